@@ -1,0 +1,1 @@
+"""The refinement engine: torch and FAISS, no Scipion."""

@@ -1,0 +1,52 @@
+"""Names of everything a run writes. Standard library only; shared by the engine and the Scipion side.
+
+    RUN/
+      settings.json            what was asked for
+      progress.jsonl           one JSON object a line: stage, done, total, seconds left
+      it001/ ... it007/        one folder per finished iteration (also the checkpoint)
+        state.json             numbers of the iteration
+        particles.star         poses after the iteration
+        class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv
+      particles.star           final copies
+      class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv  class1_mask.mrc
+      run.json                 settings, versions, device, resolution, seconds per stage, peak memory
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SETTINGS = "settings.json"
+PROGRESS = "progress.jsonl"
+RUN = "run.json"
+STATE = "state.json"
+PARTICLES = "particles.star"
+CACHE = "cache"
+
+
+def iteration_name(number: int) -> str:
+    return f"it{number:03d}"
+
+
+def map_name(class_number: int = 1) -> str:
+    return f"class{class_number}_map.mrc"
+
+
+def half_name(half_number: int, class_number: int = 1) -> str:
+    """`half_number` is 1 or 2."""
+    return f"class{class_number}_half{half_number}.mrc"
+
+
+def fsc_name(class_number: int = 1) -> str:
+    return f"class{class_number}_fsc.csv"
+
+
+def mask_name(class_number: int = 1) -> str:
+    return f"class{class_number}_mask.mrc"
+
+
+def finished_iterations(run: Path | str) -> list[tuple[int, Path]]:
+    """(number, folder) of every complete iteration in `run`, ascending; folders still being written are not listed."""
+    folders = Path(run).glob("it[0-9]*")
+    found = [(int(m.group(1)), f) for f in folders if (m := re.fullmatch(r"it(\d+)", f.name)) and (f / STATE).exists()]
+    return sorted(found)

@@ -1,0 +1,183 @@
+"""Every choice a user has, declared once: name, default, unit, limits and help.
+
+The command line, `settings.json` and the Scipion form are generated from these declarations. Standard library
+only: the Scipion side reads this module without the engine.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Iterator
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be said about one setting; `unit` is shown beside the value."""
+
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    options: tuple[str, ...] = ()
+    advanced: bool = False
+
+
+def choice(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field that carries its `Choice`."""
+    return field(default=default, metadata={"choice": Choice(help=help, **limits)})
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the refinement proceeds from one iteration to the next."""
+
+    initial_resolution: float = choice(
+        60.0, "Low-pass limit of the starting map. Only frequencies below it are used in the first iteration, so that "
+        "nothing finer in the starting map can bias the result. Raise the number when the map is from another "
+        "conformation; a map already known to be right may be taken to 20-30 A.", unit="A", minimum=2.0)
+    iterations: int = choice(
+        20, "Most iterations to run. The refinement stops by itself when neither the resolution nor the poses change.",
+        minimum=1, maximum=1000)
+    maximum_resolution: float = choice(
+        0.0, "Finest resolution to use for alignment; 0 goes to the Nyquist limit where the data support it.",
+        unit="A", minimum=0.0, advanced=True)
+    symmetry: str = choice(
+        "C1", "Point group in RELION's axes: C1, C2, ..., D2, ..., T, O, I (= I2), I1, I2, I3, I4.")
+    alignment: str = choice(
+        "global", "'global' searches all orientations and ignores input poses; 'local' starts from the poses of the "
+        "input particles and refines around them.", options=("global", "local"), advanced=True)
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """How particles are prepared."""
+
+    diameter: float = choice(
+        0.0, "Diameter of the particle. Pixels farther from the centre (plus room for shifts and for the spread by "
+        "defocus) are removed. 0 keeps the whole circle inside the box.", unit="A", minimum=0.0)
+    invert_contrast: bool = choice(
+        False, "Set when particles are black on white (raw micrograph contrast).", advanced=True)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The global search for orientation and position."""
+
+    max_shift: float = choice(
+        0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.",
+        unit="A", minimum=0.0)
+    search_resolution: float = choice(
+        20.0, "Finest resolution used by the exhaustive vector search. Finer detail is used in the local refinement "
+        "that follows it. Lower values cost time and rarely find more.", unit="A", minimum=4.0, advanced=True)
+    recipe: str = choice(
+        "auto", "FAISS index for the vector search: 'auto' (exact inner product), 'torch' (plain matrix product), or "
+        "any FAISS factory string such as 'Flat', 'IVF1024,Flat', 'OPQ48_192,IVF1024,PQ48'.", advanced=True)
+    nprobe: int = choice(64, "Cells visited by an IVF index.", minimum=1, advanced=True)
+    components: int = choice(
+        128, "Principal components in which references and particles are compared.", minimum=8, maximum=1024, advanced=True)
+    candidates: int = choice(
+        32, "Distinct candidates kept from the vector search for exact scoring.", minimum=1, maximum=1024, advanced=True)
+
+
+@dataclass(frozen=True)
+class PolishSettings:
+    """The continuous refinement of the best candidates."""
+
+    basins: int = choice(
+        4, "Candidates per particle that are refined continuously before the best is taken.", minimum=1, maximum=64,
+        advanced=True)
+    steps: int = choice(8, "Most Levenberg-Marquardt steps per particle and round.", minimum=1, maximum=100, advanced=True)
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """The solvent mask of the reference."""
+
+    auto_mask: bool = choice(
+        True, "Without a mask of your own, find the solvent boundary from the current map in each iteration and remove "
+        "the solvent (soft edge) before the next alignment. Switch off for small or membrane proteins whose map is "
+        "still too noisy to threshold: a sphere is used then.", advanced=True)
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Where and with how much memory work runs."""
+
+    device: str = choice("auto", "'auto', 'cpu', 'cuda' or 'cuda:0'.")
+    threads: int = choice(0, "Processor threads; 0 uses all cores.", minimum=0, maximum=1024)
+    memory: float = choice(
+        0.0, "Most memory to plan for; 0 uses what is free.", unit="GB", minimum=0.0, advanced=True)
+    scratch: str = choice(
+        "", "Folder for the particle cache when particles do not fit in memory; empty uses the output folder.", advanced=True)
+    seed: int = choice(1, "Seed of every random choice (half sets, subsets).", minimum=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """All settings of `swiftres refine`, one branch per stage."""
+
+    schedule: ScheduleSettings = ScheduleSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    search: SearchSettings = SearchSettings()
+    polish: PolishSettings = PolishSettings()
+    mask: MaskSettings = MaskSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, dict[str, Any]]) -> RefineSettings:
+        """Build from `to_dict`'s form; missing entries take their default, unknown ones raise `ValueError`."""
+        flat = {}
+        for branch, values in tree.items():
+            known = {leaf.name for b, leaf in leaves() if b == branch}
+            unknown = set(values) - known
+            if unknown or not known:
+                raise ValueError(f"unknown settings in '{branch}': {', '.join(sorted(unknown)) or 'no such branch'}")
+            flat.update(values)
+        return from_flat(flat)
+
+
+def leaves() -> Iterator[tuple[str, dataclasses.Field]]:
+    """Every setting as (branch name, field); field names are unique over the branches."""
+    for branch in dataclasses.fields(RefineSettings):
+        for leaf in dataclasses.fields(branch.default):
+            yield branch.name, leaf
+
+
+def from_flat(values: dict[str, Any]) -> RefineSettings:
+    """Settings from {leaf name: value}; raises `ValueError` naming the setting that is out of its limits."""
+    branches: dict[str, dict[str, Any]] = {}
+    for branch, leaf in leaves():
+        if leaf.name in values:
+            branches.setdefault(branch, {})[leaf.name] = checked(leaf, values[leaf.name])
+    unknown = set(values) - {leaf.name for _, leaf in leaves()}
+    if unknown:
+        raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+    built = {f.name: dataclasses.replace(f.default, **branches.get(f.name, {})) for f in dataclasses.fields(RefineSettings)}
+    return RefineSettings(**built)
+
+
+def checked(leaf: dataclasses.Field, value: Any) -> Any:
+    """`value` in the type of the setting's default; raises `ValueError` where it does not fit the limits."""
+    says: Choice = leaf.metadata["choice"]
+    kind = type(leaf.default)
+    if kind is bool:
+        value = value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
+    try:
+        value = kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{leaf.name}: found '{value}', expected {kind.__name__}") from None
+    too_small = says.minimum is not None and not value >= says.minimum
+    too_large = says.maximum is not None and not value <= says.maximum
+    if too_small or too_large:
+        bounds = f"at least {says.minimum:g}" if too_small else f"at most {says.maximum:g}"
+        raise ValueError(f"{leaf.name}: found {value:g}, expected {bounds} {says.unit}".rstrip())
+    if says.options and value not in says.options:
+        raise ValueError(f"{leaf.name}: found '{value}', expected one of {', '.join(says.options)}")
+    return value
