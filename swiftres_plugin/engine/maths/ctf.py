@@ -20,9 +20,10 @@ def wavelength_a(voltage_kv: Tensor | float) -> Tensor:
 
 
 def contrast_transfer(
-        frequency_x: Tensor, frequency_y: Tensor, *, defocus_u_a: Tensor, defocus_v_a: Tensor, defocus_angle_rad: Tensor,
-        phase_shift_rad: Tensor, voltage_kv: Tensor | float, spherical_aberration_mm: Tensor | float,
-        amplitude_contrast: Tensor | float, phase_flipped: Tensor | bool = False) -> Tensor:
+        frequency_x: Tensor, frequency_y: Tensor, *, defocus_u_a: Tensor, defocus_v_a: Tensor,
+        defocus_angle_rad: Tensor, phase_shift_rad: Tensor, voltage_kv: Tensor | float,
+        spherical_aberration_mm: Tensor | float, amplitude_contrast: Tensor | float,
+        phase_flipped: Tensor | bool = False) -> Tensor:
     """(B, L) contrast transfer of B particles at L frequencies (1/A), in the frequencies' type and on their device.
 
     frequency_x, frequency_y: (L,). Particle values: (B,) each; those of the optics may also be plain numbers.
@@ -60,7 +61,7 @@ def _blocks(transfer: Tensor) -> list[slice]:
 
 
 def _frequency_basis(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
-    """(4, L) pi k^2, pi k^2 cos(2 phi), pi k^2 sin(2 phi), pi/2 k^4: all a phase needs of the frequencies, shared by particles."""
+    """(4, L) pi k^2, pi k^2 cos(2 phi), pi k^2 sin(2 phi), pi/2 k^4: what all particles' phases share."""
     x, y = frequency_x.double(), frequency_y.double()
     squared = x * x + y * y
     rows = (math.pi * squared, math.pi * (x * x - y * y), 2 * math.pi * x * y, math.pi / 2 * squared**2)
@@ -69,7 +70,8 @@ def _frequency_basis(frequency_x: Tensor, frequency_y: Tensor) -> Tensor:
 
 def _phase_weights(
         defocus_u_a: Tensor, defocus_v_a: Tensor, defocus_angle_rad: Tensor, phase_shift_rad: Tensor,
-        voltage_kv: Tensor | float, spherical_aberration_mm: Tensor | float, amplitude_contrast: Tensor | float) -> Tensor:
+        voltage_kv: Tensor | float, spherical_aberration_mm: Tensor | float,
+        amplitude_contrast: Tensor | float) -> Tensor:
     """(B, 5) float64 what multiplies each row of the basis, and last the constant phase.
 
     cos(2 (phi - angle)) = cos(2 phi) cos(2 angle) + sin(2 phi) sin(2 angle) parts particle from frequency.

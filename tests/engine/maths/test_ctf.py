@@ -40,7 +40,8 @@ def reference(x, y, kv=300.0, cs_mm=2.7, amplitude=0.1):
 
 def test_wavelength_at_usual_voltages():
     # values of the de Broglie relation with CODATA constants
-    np.testing.assert_allclose(wavelength_a(torch.tensor([100.0, 200.0, 300.0])), [0.037014, 0.025079, 0.019687], atol=2e-6)
+    found = wavelength_a(torch.tensor([100.0, 200.0, 300.0]))
+    np.testing.assert_allclose(found, [0.037014, 0.025079, 0.019687], atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 2e-4)])
@@ -55,9 +56,10 @@ def test_agrees_with_formula_to_nyquist(dtype, tolerance):
 
 def test_optics_may_differ_between_particles():
     x, y = grid(32, 2.0)
-    kv, cs, amplitude = torch.tensor([300.0, 200.0, 300.0, 100.0]), torch.tensor([2.7, 2.0, 0.01, 2.7]), torch.tensor(0.07)
+    kv, cs = torch.tensor([300.0, 200.0, 300.0, 100.0]), torch.tensor([2.7, 2.0, 0.01, 2.7])
     found = contrast_transfer(
-        torch.tensor(x), torch.tensor(y), **tensors(), voltage_kv=kv, spherical_aberration_mm=cs, amplitude_contrast=amplitude)
+        torch.tensor(x), torch.tensor(y), **tensors(), voltage_kv=kv, spherical_aberration_mm=cs,
+        amplitude_contrast=torch.tensor(0.07))
     for row, (voltage, aberration) in enumerate(zip(kv.tolist(), cs.tolist())):
         np.testing.assert_allclose(found[row], reference(x, y, voltage, aberration, 0.07)[row], atol=1e-6)
 
@@ -95,7 +97,8 @@ def test_agrees_with_torch_ctf():
     u, v, angle, shift = (np.array(values) for values in PARTICLES.values())
     theirs = torch_ctf.calculate_ctf_2d(
         defocus=torch.tensor((u + v) / 2 * 1e-4), astigmatism=torch.tensor((u - v) / 2 * 1e-4),
-        astigmatism_angle=torch.tensor(np.degrees(angle)), voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1,
-        phase_shift=torch.tensor(np.degrees(shift)), pixel_size=pixel, image_shape=(size, size), rfft=False, fftshift=False)
+        astigmatism_angle=torch.tensor(np.degrees(angle)), voltage=300.0, spherical_aberration=2.7,
+        amplitude_contrast=0.1, phase_shift=torch.tensor(np.degrees(shift)), pixel_size=pixel,
+        image_shape=(size, size), rfft=False, fftshift=False)
     # its wavelength uses other digits of the constants
     torch.testing.assert_close(ours, theirs.double(), rtol=0, atol=5e-3)
