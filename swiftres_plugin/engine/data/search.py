@@ -1,0 +1,111 @@
+"""What a search compares, against what, and what it finds."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Band:
+    """The Fourier coefficients of an image that are compared, ordered by shell and then by angle.
+
+    wave_px: (L, 2) integers kx, ky in cycles per box on the half plane; shell: (L,) their rounded radius. Because of the
+    order a lower resolution limit is a prefix of the vector.
+    """
+
+    box_px: int
+    pixel_size_a: float
+    wave_px: torch.Tensor
+    shell: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.shell)
+
+    @property
+    def last_shell(self) -> int:
+        return int(self.shell[-1])
+
+    @property
+    def box_a(self) -> float:
+        return self.box_px * self.pixel_size_a
+
+    def frequency(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """x and y spatial frequencies in 1/A, each (L,) float32."""
+        wave = self.wave_px.to(torch.float32) / self.box_a
+        return wave[:, 0], wave[:, 1]
+
+    def up_to(self, shell: int) -> Band:
+        """The part of the band up to and including `shell`."""
+        length = int(torch.searchsorted(self.shell, shell, right=True))
+        return Band(self.box_px, self.pixel_size_a, self.wave_px[:length], self.shell[:length])
+
+    def shell_of(self, resolution_a: float) -> int:
+        """The last shell at or below 1/resolution_a, within the band."""
+        return max(1, min(self.last_shell, int(self.box_a / resolution_a + 1e-6)))
+
+    def to(self, device: torch.device | str) -> Band:
+        return Band(self.box_px, self.pixel_size_a, self.wave_px.to(device), self.shell.to(device))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gallery:
+    """References sampled from one map, as vectors.
+
+    image_to_volume: (G, 3, 3) the orientation of each; vectors: (G, D) principal components followed by shell powers;
+    angular_step_rad: spacing of the orientations.
+    """
+
+    image_to_volume: torch.Tensor
+    vectors: torch.Tensor
+    angular_step_rad: float
+
+
+class VectorIndex(Protocol):
+    """Something that finds the references with the largest inner product."""
+
+    def search(self, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and reference numbers of the `count` best, descending, for queries (Q, D): both (Q, count)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidates:
+    """The k best poses of B particles: image_to_volume (B, k, 3, 3), shift_a (B, k, 2), score (B, k) (log-likelihood).
+
+    Descending in score. Missing candidates have score -inf.
+    """
+
+    image_to_volume: torch.Tensor
+    shift_a: torch.Tensor
+    score: torch.Tensor
+
+    def best(self, count: int) -> Candidates:
+        """The `count` candidates of highest score, sorted."""
+        score, order = self.score.sort(dim=1, descending=True, stable=True)
+        order = order[:, :count]
+        rows = torch.arange(len(order), device=order.device)[:, None]
+        return Candidates(self.image_to_volume[rows, order], self.shift_a[rows, order], score[:, :count])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Assignment:
+    """What the alignment decided for N particles (numpy, host).
+
+    log_likelihood: (N,) of the best pose, relative to an empty reference; max_probability: (N,) posterior share of the
+    best of the refined candidates; angle_spread_rad and shift_spread_a: (N,) posterior widths at the best pose.
+    """
+
+    image_to_volume: np.ndarray
+    shift_a: np.ndarray
+    log_likelihood: np.ndarray
+    max_probability: np.ndarray
+    angle_spread_rad: np.ndarray
+    shift_spread_a: np.ndarray
+
+    @staticmethod
+    def joined(parts: list[Assignment]) -> Assignment:
+        """Concatenate parts in order."""
+        fields = Assignment.__slots__
+        return Assignment(*(np.concatenate([getattr(p, f) for p in parts]) for f in fields))

@@ -1,0 +1,95 @@
+"""Fourier transforms of images and maps. The centring convention (docs/conventions.md) lives here and nowhere else."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.data.search import Band
+
+
+def image_band(box_px: int, pixel_size_a: float) -> Band:
+    """The whole half plane of a (box_px, box_px) image below Nyquist, without the mean."""
+    highest = (box_px - 1) // 2
+    ky, kx = np.meshgrid(np.arange(-highest, highest + 1), np.arange(0, highest + 1), indexing="ij")
+    kx, ky = kx.ravel(), ky.ravel()
+    shell = np.round(np.hypot(kx, ky)).astype(np.int64)
+    half = (shell <= highest) & ((kx > 0) | (ky > 0))
+    kx, ky, shell = kx[half], ky[half], shell[half]
+    order = np.lexsort((np.arctan2(ky, kx), shell))
+    wave = torch.from_numpy(np.stack([kx, ky], axis=1)[order])
+    return Band(box_px, pixel_size_a, wave, torch.from_numpy(shell[order]))
+
+
+def images_to_spectra(images: torch.Tensor, band: Band) -> torch.Tensor:
+    """Orthonormal centred transforms of images (B, n, n), sampled on the band: (B, L) complex64."""
+    n = images.shape[-1]
+    full = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="ortho")
+    kx, ky = band.wave_px[:, 0], band.wave_px[:, 1]
+    return full[:, ky % n, kx]
+
+
+def spectra_to_images(spectra: torch.Tensor, band: Band) -> torch.Tensor:
+    """Images (B, n, n) whose coefficients on the band are `spectra` (B, L) and zero elsewhere."""
+    n = band.box_px
+    kx, ky = band.wave_px[:, 0], band.wave_px[:, 1]
+    full = torch.zeros((len(spectra), n, n // 2 + 1), dtype=spectra.dtype, device=spectra.device)
+    full[:, ky % n, kx] = spectra
+    axis = kx == 0
+    full[:, (-ky[axis]) % n, 0] = spectra[:, axis].conj()
+    return torch.fft.fftshift(torch.fft.irfft2(full, s=(n, n), norm="ortho"), dim=(-2, -1))
+
+
+def phase_ramp(wave_px: torch.Tensor, shift_px: torch.Tensor) -> torch.Tensor:
+    """exp(2 pi i k . shift) for shifts (..., 2) in pixels of a box whose waves are in cycles per pixel: (..., L) complex64."""
+    phase = 2 * np.pi * (shift_px @ wave_px.T.to(shift_px.dtype))
+    return torch.polar(torch.ones_like(phase), phase)
+
+
+def shells_3d(box_px: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Rounded radius of every coefficient of `rfftn` of a cube: (n, n, n//2+1) int64."""
+    axis = torch.fft.fftfreq(box_px, 1 / box_px, device=device)
+    last = torch.arange(box_px // 2 + 1, device=device, dtype=axis.dtype)
+    square = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + last[None, None, :] ** 2
+    return square.sqrt().round().to(torch.int64)
+
+
+def shell_sums(values: torch.Tensor, shells: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of real `values` over each shell 0..count-1 (float64); shells past the end are left out."""
+    flat = shells.reshape(-1).clamp(max=count)
+    sums = torch.zeros(count + 1, dtype=torch.float64, device=values.device)
+    sums.index_add_(0, flat, values.reshape(-1).to(torch.float64))
+    return sums[:count]
+
+
+def filter_shells(voxels: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """A cube with its Fourier shells multiplied by `gain` (shells past its end by zero)."""
+    n = voxels.shape[0]
+    shells = shells_3d(n, voxels.device)
+    table = torch.cat([gain.to(voxels.device, torch.float32), torch.zeros(1, device=voxels.device)])
+    return torch.fft.irfftn(torch.fft.rfftn(voxels) * table[shells.clamp(max=len(gain))], s=voxels.shape)
+
+
+def low_pass_gain(box_px: int, pixel_size_a: float, resolution_a: float, edge_shells: float = 2.0) -> torch.Tensor:
+    """Gain per shell (n//2+1,) that falls by a cosine over `edge_shells` around the resolution limit."""
+    shell = torch.arange(box_px // 2 + 1, dtype=torch.float32)
+    limit = box_px * pixel_size_a / resolution_a
+    return (0.5 * (1 + torch.cos(np.pi * ((shell - limit) / edge_shells + 0.5).clamp(0, 1))))
+
+
+def resample_cube(voxels: torch.Tensor, box_px: int) -> torch.Tensor:
+    """The same field on a cube of `box_px` voxels (same physical size), by cropping or padding its transform."""
+    n = voxels.shape[0]
+    if box_px == n:
+        return voxels
+    spectrum = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(voxels)))
+    spectrum = crop_or_pad(spectrum, box_px)
+    result = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(spectrum)).real)
+    return (result * (box_px / n) ** 3).to(voxels.dtype)
+
+
+def crop_or_pad(cube: torch.Tensor, box_px: int) -> torch.Tensor:
+    """Crop or zero-pad a cube so that voxel n//2 becomes voxel box_px//2."""
+    n = cube.shape[0]
+    lead = box_px // 2 - n // 2
+    tail = box_px - n - lead
+    return torch.nn.functional.pad(cube, (lead, tail) * 3)

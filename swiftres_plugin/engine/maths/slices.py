@@ -1,0 +1,148 @@
+"""Central slices of a padded Fourier volume: extraction and insertion, an adjoint pair.
+
+The volume is kept as two real channels on a centred half grid, x >= 0 in the last axis: (2, 2K+1, 2K+1, K+1) with K the
+highest padded frequency. Both directions use trilinear interpolation with the same weights; the fall-off that this
+interpolation causes in real space, sinc^2 along each axis, is divided out of the map before extraction and after insertion.
+"""
+from __future__ import annotations
+
+import torch
+
+from swiftres_plugin.engine.maths.fourier import crop_or_pad
+
+PADDING = 2
+_CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
+
+
+def gridding_window(box_px: int, padding: int = PADDING, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Real-space fall-off of trilinear interpolation, prod sinc^2(x / (padding n)): (n, n, n)."""
+    x = (torch.arange(box_px, device=device) - box_px // 2) / (padding * box_px)
+    w = torch.sinc(x) ** 2
+    return w[:, None, None] * w[None, :, None] * w[None, None, :]
+
+
+def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING) -> torch.Tensor:
+    """Padded transform of a map (n, n, n), cropped to what slices up to `last_shell` read: (2, 2K+1, 2K+1, K+1).
+
+    Scaled so that a slice is the orthonormal two-dimensional transform of the sum over z.
+    """
+    n = voxels.shape[0]
+    cube = crop_or_pad(voxels / gridding_window(n, padding, voxels.device), padding * n)
+    spectrum = torch.fft.rfftn(torch.fft.ifftshift(cube)) / n
+    spectrum = _centred_crop(spectrum, padded_limit(last_shell, padding))
+    return torch.view_as_real(spectrum).permute(3, 0, 1, 2).contiguous()
+
+
+def padded_limit(last_shell: int, padding: int = PADDING) -> int:
+    """K: the highest padded frequency a slice up to `last_shell` may touch."""
+    return int(padding * (last_shell + 0.5)) + 1
+
+
+def _centred_crop(spectrum: torch.Tensor, limit: int) -> torch.Tensor:
+    """rfftn layout -> centred (2K+1, 2K+1, K+1); zeros where K passes the transform's own end."""
+    m = spectrum.shape[0]
+    wave = torch.arange(-limit, limit + 1, device=spectrum.device)
+    inside = (wave.abs() < m // 2)
+    cube = spectrum[(wave % m)][:, (wave % m)][:, :, torch.arange(limit + 1, device=spectrum.device).clamp(max=m // 2)]
+    keep = inside[:, None, None] & inside[None, :, None] & inside[limit:][None, None, :]
+    return torch.where(keep, cube, torch.zeros((), dtype=cube.dtype, device=cube.device))
+
+
+def slice_coordinates(image_to_volume: torch.Tensor, wave_px: torch.Tensor,
+                      padding: int = PADDING) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded volume coordinates (B, L, 3) of slice samples with x made non-negative, and the sign +-1 (B, L) that did it."""
+    plane = image_to_volume[:, :, :2] * padding
+    points = wave_px.to(plane.dtype) @ plane.transpose(1, 2)
+    sign = 1 - 2 * (points[..., 0] < 0).to(plane.dtype)
+    return points * sign[..., None], sign
+
+
+def _normalised(points: torch.Tensor, limit: int) -> torch.Tensor:
+    """Coordinates as `grid_sample` wants them: -1..1 from the first to the last grid point."""
+    scale = points.new_tensor([2 / limit, 1 / limit, 1 / limit])
+    return (points * scale + points.new_tensor([-1.0, 0.0, 0.0]))[:, None, None]
+
+
+def extract_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
+    """Slices at rotations (B, 3, 3), sampled at `wave_px` (L, 2): (B, L) complex64."""
+    points, sign = slice_coordinates(image_to_volume, wave_px)
+    values = _sample(volume, _normalised(points, volume.shape[-1] - 1))
+    return torch.complex(values[:, 0], values[:, 1] * sign)
+
+
+def _sample(volume: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    batch = volume.expand(len(grid), *volume.shape)
+    return torch.nn.functional.grid_sample(batch, grid, align_corners=True)[:, :, 0, 0]
+
+
+def slices_and_gradients(volume: torch.Tensor, image_to_volume: torch.Tensor,
+                         wave_px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slices (B, L) and their exact gradients (B, L, 3) along the image axes x, y, beam, per cycle per box; complex64.
+
+    The gradient is that of the interpolated volume itself, so it is the true derivative of what `extract_slices` returns.
+    """
+    points, sign = slice_coordinates(image_to_volume, wave_px)
+    grid = _normalised(points, volume.shape[-1] - 1)
+    values = _sample(volume, grid)
+    slices = torch.complex(values[:, 0], values[:, 1] * sign)
+    limit = volume.shape[-1] - 1
+    per_wave = grid.new_tensor([2 / limit, 1 / limit, 1 / limit]) * PADDING
+    real, imag = (_sample_gradient(volume, grid, channel) * per_wave for channel in (0, 1))
+    # moving against the flipped coordinate changes the sign of the derivative; conjugation that of the imaginary part
+    gradient = torch.complex(real * sign[..., None], imag)
+    return slices, gradient @ image_to_volume.to(gradient.dtype)
+
+
+def _sample_gradient(volume: torch.Tensor, grid: torch.Tensor, channel: int) -> torch.Tensor:
+    """d(sample of one channel) / d(its own grid coordinate): (B, L, 3)."""
+    one = volume[channel][None, None].expand(len(grid), 1, *volume.shape[1:])
+    ones = torch.ones((len(grid), 1, *grid.shape[1:4]), dtype=grid.dtype, device=grid.device)
+    found = torch.ops.aten.grid_sampler_3d_backward(ones, one, grid, 0, 0, True, [False, True])
+    return found[1][:, 0, 0]
+
+
+def empty_sums(last_shell: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Zero sums (3, 2K+1, 2K+1, K+1) for insertion: real, imaginary, weight."""
+    k = padded_limit(last_shell)
+    return torch.zeros((3, 2 * k + 1, 2 * k + 1, k + 1), dtype=torch.float32, device=device)
+
+
+def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
+                  wave_px: torch.Tensor) -> None:
+    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums`, in place: the adjoint of `extract_slices`."""
+    points, sign = slice_coordinates(image_to_volume, wave_px)
+    limit = sums.shape[-1] - 1
+    points = points.reshape(-1, 3) + points.new_tensor([0.0, limit, limit])
+    corner = points.floor()
+    fraction = points - corner
+    corner = corner.to(torch.int64)
+    height, width = sums.shape[2], sums.shape[3]
+    base = (corner[:, 2] * height + corner[:, 1]) * width + corner[:, 0]
+    channels = torch.stack([values.real, values.imag * sign, weights]).reshape(3, -1)
+    flat = sums.view(3, -1)
+    fx, fy, fz = fraction.unbind(1)
+    for dz, dy, dx in _CORNERS:
+        share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
+        flat.index_add_(1, base + ((dz * height + dy) * width + dx), channels * share)
+
+
+def complete_central_plane(sums: torch.Tensor) -> torch.Tensor:
+    """Add to the plane x = 0 what the conjugate halves of the slices, which are not inserted, would put there."""
+    plane = sums[..., 0]
+    mirrored = plane.flip(1, 2) * plane.new_tensor([1.0, -1.0, 1.0])[:, None, None]
+    result = sums.clone()
+    result[..., 0] = plane + mirrored
+    return result
+
+
+def sums_to_map(spectrum: torch.Tensor, box_px: int, padding: int = PADDING) -> torch.Tensor:
+    """Map (n, n, n) of a centred half spectrum (2K+1, 2K+1, K+1) complex: inverse of `fourier_volume`."""
+    m = padding * box_px
+    limit = min(spectrum.shape[-1] - 1, m // 2 - 1)
+    skip = spectrum.shape[-1] - 1 - limit
+    inner = spectrum[skip:skip + 2 * limit + 1, skip:skip + 2 * limit + 1, :limit + 1]
+    full = torch.zeros((m, m, m // 2 + 1), dtype=spectrum.dtype, device=spectrum.device)
+    wave = torch.arange(-limit, limit + 1, device=spectrum.device) % m
+    full[wave[:, None], wave[None, :], :limit + 1] = inner
+    cube = torch.fft.fftshift(torch.fft.irfftn(full, s=(m, m, m))) * box_px
+    return crop_or_pad(cube, box_px) / gridding_window(box_px, padding, spectrum.device)

@@ -1,0 +1,39 @@
+"""References for the vector search: slices of the map over a grid of orientations, as short vectors (maths/vectors.py)."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.compute import Compute
+from swiftres_plugin.engine.data.search import Band, Gallery
+from swiftres_plugin.engine.maths.slices import extract_slices
+from swiftres_plugin.engine.maths.vectors import Basis, as_real
+
+BASIS_REFERENCES = 8192  # references the principal components are computed from
+
+
+def find_basis(volume: torch.Tensor, rotations: np.ndarray, band: Band, weight: torch.Tensor, components: int) -> Basis:
+    """Principal components (through the origin, so that inner products survive) of a sample of the references."""
+    step = max(1, len(rotations) // BASIS_REFERENCES)
+    sample = torch.from_numpy(rotations[::step].astype(np.float32)).to(volume.device)
+    covariance: torch.Tensor | None = None
+    for block in sample.split(256):
+        vectors = as_real(extract_slices(volume, block, band.wave_px) * weight)
+        covariance = vectors.T @ vectors if covariance is None else covariance.addmm_(vectors.T, vectors)
+    if covariance is None:
+        raise ValueError("no references to build a basis from")
+    values, directions = torch.linalg.eigh(covariance.double())
+    count = min(components, len(values))
+    explained = float(values[-count:].clamp(min=0).sum() / values.clamp(min=0).sum())
+    return Basis(band, weight, directions[:, -count:].flip(1).float().contiguous(), explained)
+
+
+def build_gallery(volume: torch.Tensor, rotations: np.ndarray, step_rad: float, basis: Basis, compute: Compute) -> Gallery:
+    """Vectors of the references at `rotations` (G, 3, 3)."""
+    matrices = torch.from_numpy(rotations.astype(np.float32)).to(volume.device)
+
+    def sampled(rows: np.ndarray) -> torch.Tensor:
+        return basis.of_references(extract_slices(volume, matrices[rows[0]:rows[-1] + 1], basis.band.wave_px))
+
+    parts = compute.batches(np.arange(len(rotations)), len(basis.band) * 64)
+    return Gallery(matrices, torch.cat(compute.map(sampled, parts)), step_rad)

@@ -1,0 +1,149 @@
+"""Exact scores and continuous refinement of poses: every coefficient, the particle's own CTF, analytic derivatives.
+
+For a particle X with CTF C, noise power N and a slice V of the map at rotation R and shift t, the model is
+M = C V(R k) exp(2 pi i k . t) and
+
+    log p = sum (2 Re(conj(X) M) - |M|^2) / N
+
+A rotation is changed from the right by a vector w in the image frame, R exp([w]x): a sample at k moves by w x k there. Levenberg-Marquardt
+steps use the Jacobian of M over (w, t) and are taken only where the likelihood rises.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.data.search import Band, Candidates
+from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.fourier import phase_ramp
+from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
+from swiftres_plugin.engine.maths.slices import extract_slices, slices_and_gradients
+
+FIRST_DAMPING = 1e-2
+DONE_DAMPING = 1e4  # no step helps any more
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fit:
+    """Poses (B, ...) with their log-likelihood (B,), its gradient (B, 5) and curvature (B, 5, 5) over (w, t)."""
+
+    rotation: torch.Tensor
+    shift_a: torch.Tensor
+    score: torch.Tensor
+    gradient: torch.Tensor
+    curvature: torch.Tensor
+
+
+def model(batch: ParticleBatch, slices: torch.Tensor, shift_a: torch.Tensor) -> torch.Tensor:
+    """What the map predicts of each image: CTF, slice and shift (B, L)."""
+    wave = batch.band.wave_px.to(shift_a.dtype) / batch.band.box_a
+    return phase_ramp(wave, shift_a) * slices * batch.ctf
+
+
+def log_likelihood(batch: ParticleBatch, noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    """(B,) relative to an empty reference; noise (B, L)."""
+    cross = predicted.real * (2 * batch.images.real - predicted.real) + predicted.imag * (2 * batch.images.imag - predicted.imag)
+    return (cross / noise).sum(1)
+
+
+def score_poses(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
+                shift_a: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood of one pose for each particle: (B,)."""
+    slices = extract_slices(volume, rotation, batch.band.wave_px)
+    return log_likelihood(batch, noise, model(batch, slices, shift_a))
+
+
+def score_candidates(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Candidates:
+    """The candidates with exact scores; a candidate of score -inf stays at -inf."""
+    scores = torch.stack([score_poses(batch, noise, volume, found.image_to_volume[:, k], found.shift_a[:, k])
+                          for k in range(found.score.shape[1])], dim=1)
+    return Candidates(found.image_to_volume, found.shift_a, torch.where(found.score.isfinite(), scores, found.score))
+
+
+def evaluate(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
+             shift_a: torch.Tensor) -> Fit:
+    """Score, gradient and Gauss-Newton curvature of the log-likelihood at one pose per particle."""
+    slices, gradient = slices_and_gradients(volume, rotation, batch.band.wave_px)
+    predicted = model(batch, slices, shift_a)
+    score = log_likelihood(batch, noise, predicted)
+    jacobian = _jacobian(batch, predicted, gradient, shift_a)
+    weight = noise.rsqrt()[:, None]
+    jacobian = torch.view_as_real(jacobian * weight).flatten(2)
+    residual = torch.view_as_real((batch.images - predicted) * weight[:, 0]).flatten(1)
+    first = 2 * (jacobian @ residual[..., None])[..., 0]
+    return Fit(rotation, shift_a, score, first, 2 * jacobian @ jacobian.transpose(1, 2))
+
+
+def _jacobian(batch: ParticleBatch, predicted: torch.Tensor, gradient: torch.Tensor, shift_a: torch.Tensor) -> torch.Tensor:
+    """d model / d (w_x, w_y, w_z, t_x, t_y): (B, 5, L) complex."""
+    wave = batch.band.wave_px.to(shift_a.dtype)
+    kx, ky = wave[:, 0], wave[:, 1]
+    carrier = phase_ramp(wave / batch.band.box_a, shift_a) * batch.ctf
+    beam = carrier * gradient[..., 2]
+    turn = carrier * (kx * gradient[..., 1] - ky * gradient[..., 0])
+    turning = 2j * np.pi / batch.band.box_a * predicted
+    return torch.stack([ky * beam, -kx * beam, turn, kx * turning, ky * turning], dim=1)
+
+
+def polish(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
+           steps: int, tolerance_rad: float, tolerance_a: float, bound_rad: float, bound_a: float) -> Fit:
+    """Levenberg-Marquardt from one pose per particle; rows stop when a step is smaller than the tolerances.
+
+    The first step moves the shift only. Steps are cut to the bounds; a step that lowers the likelihood is undone and the
+    damping raised.
+    """
+    fit = evaluate(batch, noise, volume, rotation, shift_a)
+    damping = torch.full_like(fit.score, FIRST_DAMPING)
+    active = torch.arange(len(fit.score), device=fit.score.device)
+    for step in range(steps):
+        part = _rows(fit, active)
+        move = bounded(_step(part, damping[active], shift_only=step == 0), bound_rad, bound_a)
+        trial = evaluate(batch.take(active), noise[active], volume,
+                         part.rotation @ rotation_vector_to_matrix(move[:, :3]), part.shift_a + move[:, 3:])
+        better = trial.score > part.score
+        fit = _replaced(fit, active[better], _rows(trial, better))
+        damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 10).clamp(min=1e-4)
+        small = (move[:, :3].norm(dim=1) < tolerance_rad) & (move[:, 3:].norm(dim=1) < tolerance_a)
+        active = active[~(small & (step > 0)) & (damping[active] < DONE_DAMPING)]
+        if len(active) == 0:
+            break
+    return fit
+
+
+def _step(fit: Fit, damping: torch.Tensor, shift_only: bool) -> torch.Tensor:
+    """Damped Newton step (B, 5); with `shift_only` the rotation stays."""
+    diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
+    floor = 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12
+    system = fit.curvature + torch.diag_embed((diagonal + floor) * damping[:, None] + floor)
+    if shift_only:
+        step = torch.zeros_like(fit.gradient)
+        step[:, 3:] = torch.linalg.solve(system[:, 3:, 3:], fit.gradient[:, 3:])
+        return step
+    return torch.linalg.solve(system, fit.gradient)
+
+
+def bounded(step: torch.Tensor, bound_rad: float, bound_a: float) -> torch.Tensor:
+    """Steps (B, 5) shortened so that neither rotation nor shift passes its bound."""
+    turn = (bound_rad / step[:, :3].norm(dim=1).clamp(min=1e-12)).clamp(max=1)
+    move = (bound_a / step[:, 3:].norm(dim=1).clamp(min=1e-12)).clamp(max=1)
+    return torch.cat([step[:, :3] * turn[:, None], step[:, 3:] * move[:, None]], dim=1)
+
+
+def _rows(fit: Fit, index: torch.Tensor) -> Fit:
+    return Fit(fit.rotation[index], fit.shift_a[index], fit.score[index], fit.gradient[index], fit.curvature[index])
+
+
+def _replaced(fit: Fit, index: torch.Tensor, rows: Fit) -> Fit:
+    """`fit` with the rows at `index` replaced."""
+    def put(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        return old.index_copy(0, index, new)
+    return Fit(put(fit.rotation, rows.rotation), put(fit.shift_a, rows.shift_a), put(fit.score, rows.score),
+               put(fit.gradient, rows.gradient), put(fit.curvature, rows.curvature))
+
+
+def resolution_steps(band: Band, particle_a: float) -> tuple[float, float]:
+    """(angle in radians, shift in angstroms) over which a map changes at the band's finest resolution."""
+    finest_a = band.box_a / band.last_shell
+    return float(np.arcsin(min(1.0, finest_a / particle_a))), finest_a / 2

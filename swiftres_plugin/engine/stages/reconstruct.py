@@ -1,0 +1,68 @@
+"""From posed particles to a map: insertion of their slices, and the regularised quotient of the sums."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.data.maps import Accumulator
+from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
+from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, empty_sums, insert_slices, sums_to_map
+
+LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
+
+
+
+
+def insert(sums: torch.Tensor, batch: ParticleBatch, noise: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
+           operators: torch.Tensor, share: torch.Tensor | None = None) -> None:
+    """Add a batch at its poses, and at every symmetry mate of them, to `sums` (3, ...) in place.
+
+    noise: (B, L); operators: (|G|, 3, 3); share: (B,) weight of each particle, one if left out.
+    """
+    wave = batch.band.wave_px.to(shift_a.dtype) / batch.band.box_a
+    weight = batch.ctf / noise if share is None else batch.ctf / noise * share[:, None]
+    values = batch.images * phase_ramp(wave, -shift_a) * weight
+    weights = weight * batch.ctf
+    for operator in operators:
+        insert_slices(sums, values, weights, operator @ rotation, batch.band.wave_px)
+
+
+def finished(sums: torch.Tensor, count: float) -> Accumulator:
+    """Sums with the central plane completed, as an accumulator that adds to others."""
+    full = complete_central_plane(sums)
+    return Accumulator(torch.complex(full[0], full[1]), full[2], count)
+
+
+def grid_shells(accumulator: Accumulator) -> torch.Tensor:
+    """Image shell (rounded) of every point of the accumulator's grid."""
+    limit = accumulator.weight.shape[-1] - 1
+    axis = torch.arange(-limit, limit + 1, device=accumulator.weight.device, dtype=torch.float32)
+    square = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[limit:][None, None, :] ** 2
+    return (square.sqrt() / PADDING).round().to(torch.int64)
+
+
+def mean_weight(accumulator: Accumulator, shells: int) -> torch.Tensor:
+    """Average weight on each shell 0..shells-1 (float32)."""
+    grid = grid_shells(accumulator)
+    sums = shell_sums(accumulator.weight, grid, shells)
+    size = shell_sums(torch.ones_like(accumulator.weight), grid, shells)
+    return (sums / size.clamp(min=1)).float()
+
+
+def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
+    """The map (n, n, n) of the sums: numerator / (weight + mean weight of the shell / signal-to-noise).
+
+    signal_to_noise: per shell, of this half map (tau^2 in units of its noise); without it only coefficients that hardly
+    any particle saw are damped.
+    """
+    shells = box_px // 2 + 1
+    mean = mean_weight(accumulator, shells)
+    ratio = torch.full((shells,), 1 / LEAST_WEIGHT) if signal_to_noise is None else torch.from_numpy(signal_to_noise).float()
+    prior = mean / ratio.to(mean.device).clamp(min=1e-6, max=1 / LEAST_WEIGHT)
+    grid = grid_shells(accumulator)
+    floor = torch.cat([prior, prior.new_zeros(1)])[grid.clamp(max=shells)]
+    inside = (grid < shells) & (floor > 0)
+    quotient = torch.where(inside, accumulator.numerator / torch.where(inside, accumulator.weight + floor, torch.ones_like(floor)),
+                           torch.zeros_like(accumulator.numerator))
+    return sums_to_map(quotient, box_px)
