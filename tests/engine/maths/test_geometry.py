@@ -48,7 +48,7 @@ def test_rotation_angle_is_the_angle(rotations, angle):
 
 
 def test_rotation_vector_agrees_with_scipy_and_round_trips():
-    vectors = np.random.default_rng(4).uniform(-1.8, 1.8, size=(4, 50, 3))  # shorter than pi, where the inverse is unique
+    vectors = np.random.default_rng(4).uniform(-1.8, 1.8, size=(4, 50, 3))  # below pi: unique
     matrices = geometry.rotation_vector_to_matrix(torch.tensor(vectors)).numpy()
     np.testing.assert_allclose(
         matrices, Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(4, 50, 3, 3), atol=1e-13)
