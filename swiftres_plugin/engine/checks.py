@@ -1,0 +1,68 @@
+"""What is looked at before work starts, so that a wrong input costs seconds and not hours."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .. import layout
+from ..errors import InputError
+from .data.maps import Map
+
+PIXEL_TOLERANCE = 0.01
+RANGE_TOLERANCE = 1e-3
+# Smaller boxes hold too few frequencies to align anything.
+LEAST_BOX_PX = 16
+
+
+def check_mask(mask: Map, box_px: int, pixel_size_a: float, name: object = "mask") -> None:
+    """Raises `InputError` unless `mask` fits the box and pixel size of the particles and runs from 0 to 1."""
+    if mask.box_px != box_px:
+        raise InputError("the mask has another box than the particles", where=name, found=f"{mask.box_px} px",
+                         expected=f"{box_px} px", remedy="Make the mask from a map in the box of the particles.")
+    if abs(mask.pixel_size_a - pixel_size_a) > PIXEL_TOLERANCE * pixel_size_a:
+        raise InputError("the mask has another pixel size than the particles", where=name,
+                         found=f"{mask.pixel_size_a:g} A", expected=f"{pixel_size_a:g} A",
+                         remedy="Resample the mask, or correct the pixel size in its header.")
+    low, high = float(mask.voxels.min()), float(mask.voxels.max())
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise InputError("the mask leaves the range from 0 to 1", where=name, found=f"{low:g} to {high:g}",
+                         remedy="Threshold the map it was made from and add a soft edge.")
+    if high < 0.5:
+        raise InputError("the mask is empty", where=name, found=f"a maximum of {high:g}",
+                         expected="1 inside the particle")
+
+
+def check_reference(reference: Map, name: object = "reference") -> None:
+    """Raises `InputError` where a starting map holds nothing to align to; its box, pixel and grey scale are free."""
+    if reference.box_px < LEAST_BOX_PX:
+        raise InputError("the map is too small", where=name, found=f"{reference.box_px} px",
+                         expected=f"at least {LEAST_BOX_PX} px")
+    if np.ptp(reference.voxels) == 0:
+        raise InputError("the map is constant", where=name, found=f"{reference.voxels.flat[0]:g} everywhere",
+                         remedy="Give a map of the particle, white on black.")
+
+
+def check_box(box_px: int, pixel_size_a: float, name: object = "particles") -> None:
+    """Raises `InputError` for a box too small to align, or a pixel size that is no length."""
+    if box_px < LEAST_BOX_PX:
+        raise InputError("the box is too small", where=name, found=f"{box_px} px",
+                         expected=f"at least {LEAST_BOX_PX} px")
+    if not 0 < pixel_size_a < np.inf:
+        raise InputError("the pixel size is no length", where=name, found=f"{pixel_size_a:g} A")
+
+
+def check_output_folder(path: Path | str) -> None:
+    """Raises `InputError` when `path` holds a run already, is a file, or cannot be written to."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError("the output is a file", where=path, expected="a folder that is new or empty")
+    holds = [name for name in (layout.SETTINGS, layout.RUN, layout.PROGRESS) if (path / name).exists()]
+    holds += [folder.name for _, folder in layout.finished_iterations(path)]
+    if holds:
+        raise InputError("the output folder already holds a run", where=path, found=", ".join(holds[:3]),
+                         remedy=f"Continue it with --resume {path}, or name another folder.")
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError("the output folder cannot be written", where=existing, remedy="Name another folder.")
