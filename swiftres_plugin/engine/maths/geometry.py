@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 HEALPIX_SIDE_RAD = math.sqrt(math.pi / 3)
 
 
-def euler_to_matrix(rot_rad: np.ndarray, tilt_rad: np.ndarray, psi_rad: np.ndarray) -> np.ndarray:
+def euler_to_matrix(
+        rot_rad: np.ndarray | float, tilt_rad: np.ndarray | float, psi_rad: np.ndarray | float) -> np.ndarray:
     """(..., 3, 3) Rz(rot) @ Ry(tilt) @ Rz(psi) of angles (...,) in radians; the angles broadcast."""
     rot, tilt, psi = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (rot_rad, tilt_rad, psi_rad)))
     cr, sr, ct, st, cp, sp = np.cos(rot), np.sin(rot), np.cos(tilt), np.sin(tilt), np.cos(psi), np.sin(psi)
