@@ -1,0 +1,100 @@
+"""The settings of `swiftres_plugin.settings` as form parameters, and back as options of the command line."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from pyworkflow.protocol import LEVEL_ADVANCED, LEVEL_NORMAL, params
+
+from swiftres_plugin import settings
+
+# The form's own header asks for these two.
+ASKED_ELSEWHERE = ("device", "threads")
+INPUT = ("initial_resolution", "symmetry", "diameter")
+SECTIONS = {"Refinement": ("schedule", "preprocess", "mask"), "Search": ("search", "polish"), "Computing": ("compute",)}
+
+
+def parameter_name(name: str) -> str:
+    """`initial_resolution` is `initialResolution` on the form."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def form_leaves() -> Iterator[tuple[str, dataclasses.Field]]:
+    """(branch, field) of every setting that is a parameter of the form."""
+    return ((branch, leaf) for branch, leaf in settings.leaves() if leaf.name not in ASKED_ELSEWHERE)
+
+
+def add_input_settings(form: params.Form) -> None:
+    """The settings that every run should think about, for the first page."""
+    fields = {leaf.name: leaf for _, leaf in form_leaves()}
+    for name in INPUT:
+        add_setting(form, fields[name])
+
+
+def add_other_sections(form: params.Form) -> None:
+    """All remaining settings, a page for each group of branches."""
+    for title, branches in SECTIONS.items():
+        form.addSection(title)
+        for branch, leaf in form_leaves():
+            if branch in branches and leaf.name not in INPUT:
+                add_setting(form, leaf)
+
+
+def add_setting(form: params.Form, leaf: dataclasses.Field) -> None:
+    """One setting as a parameter with the same default, limits and help."""
+    says: settings.Choice = leaf.metadata["choice"]
+    unit = f" ({says.unit})" if says.unit else ""
+    form.addParam(
+        parameter_name(leaf.name), _parameter_class(leaf), label=leaf.name.replace("_", " ").capitalize() + unit,
+        help=says.help, expertLevel=LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL, **_default_and_limits(leaf))
+
+
+def _parameter_class(leaf: dataclasses.Field) -> type[params.Param]:
+    if leaf.metadata["choice"].options:
+        return params.EnumParam
+    kinds = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam}
+    return kinds.get(type(leaf.default), params.StringParam)
+
+
+def _default_and_limits(leaf: dataclasses.Field) -> dict[str, Any]:
+    says: settings.Choice = leaf.metadata["choice"]
+    if says.options:  # Scipion stores the position
+        return {"default": says.options.index(leaf.default), "choices": list(says.options)}
+    limits = []
+    if says.minimum is not None:
+        limits.append(params.GE(says.minimum, error=f"expected at least {says.minimum:g} {says.unit}".rstrip()))
+    if says.maximum is not None:
+        limits.append(params.LE(says.maximum, error=f"expected at most {says.maximum:g} {says.unit}".rstrip()))
+    numeric = isinstance(leaf.default, (int, float)) and not isinstance(leaf.default, bool)
+    return {"default": leaf.default, **({"validators": limits} if numeric else {"allowsNull": True})}
+
+
+def chosen(protocol: Any) -> dict[str, Any]:
+    """{setting name: value} of what the form says."""
+    values = {}
+    for _, leaf in form_leaves():
+        value = protocol.getAttributeValue(parameter_name(leaf.name))
+        options = leaf.metadata["choice"].options
+        if options:
+            value = options[value]
+        elif isinstance(leaf.default, str):
+            value = (value or "").strip()
+        values[leaf.name] = value
+    return values
+
+
+def as_options(values: dict[str, Any]) -> list[str]:
+    """The settings that differ from their default, as command line options."""
+    defaults = {leaf.name: leaf.default for _, leaf in settings.leaves()}
+    options: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            options += [f"--{flag}", f"{value:.10g}" if isinstance(value, float) else str(value)]
+    return options

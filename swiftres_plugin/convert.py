@@ -1,0 +1,276 @@
+"""The one place that knows both Scipion's objects and the engine's files.
+
+Poses. Scipion keeps a 4x4 matrix M with x_image = inv(M) x_volume, in pixels about the box centre. With RELION's angles
+and origins (o, in pixels) and R = Rz(rot) Ry(tilt) Rz(psi), the image_to_volume matrix of `docs/conventions.md`:
+
+    M = [ R | R (o_x, o_y, 0) ]
+"""
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+
+import mrcfile
+import numpy as np
+from emtable import Table
+from pwem.emlib.image import ImageHandler
+from pwem.objects import FSC, Acquisition, Particle, SetOfParticles, Transform, Volume
+from pyworkflow.object import Float, Integer
+from scipy.spatial.transform import Rotation
+
+MRC_EXTENSIONS = (".mrc", ".mrcs", ".map")
+ITEM_ID = "rlnImageId"  # Scipion's id of the particle; the engine writes unknown columns back unchanged
+CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+SUBSET = "rlnRandomSubset"
+SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer}
+
+
+# ---------------------------------------------------------------- poses
+
+def matrices_from_poses(angles_deg: np.ndarray, origins_a: np.ndarray, pixel_size_a: float) -> np.ndarray:
+    """Scipion's matrices (N, 4, 4) from RELION's rot, tilt, psi (N, 3) in degrees and origins (N, 2) in angstroms."""
+    rotation = Rotation.from_euler("ZYZ", angles_deg, degrees=True).as_matrix()
+    origins_px = np.column_stack([origins_a / pixel_size_a, np.zeros(len(origins_a))])
+    matrices = np.tile(np.eye(4), (len(rotation), 1, 1))
+    matrices[:, :3, :3] = rotation
+    matrices[:, :3, 3] = np.einsum("nij,nj->ni", rotation, origins_px)
+    return matrices
+
+
+def poses_from_matrices(matrices: np.ndarray, pixel_size_a: float) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `matrices_from_poses`: rot, tilt, psi (N, 3) in degrees and origins (N, 2) in angstroms.
+
+    Raises `ValueError` for matrices that are no rotation (mirrored or scaled poses have no RELION angles).
+    """
+    rotation, translation = matrices[:, :3, :3], matrices[:, :3, 3]
+    if not np.allclose(np.linalg.det(rotation), 1, atol=1e-3):
+        raise ValueError("The particles have mirrored or scaled poses, which projection alignment does not allow.")
+    with warnings.catch_warnings():  # tilt 0: rot and psi are not unique, and any choice is right
+        warnings.simplefilter("ignore", UserWarning)
+        angles = Rotation.from_matrix(rotation).as_euler("ZYZ", degrees=True)
+    origins_px = np.einsum("nji,nj->ni", rotation, translation)[:, :2]
+    return angles, origins_px * pixel_size_a
+
+
+# ---------------------------------------------------------------- particles to STAR
+
+@dataclass
+class StackNames:
+    """Names of stacks as the engine reads them: MRC files in place, other formats converted once into `folder`."""
+
+    folder: str
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, filename: str) -> str:
+        if filename not in self.names:
+            path = ImageHandler.removeFileType(filename)
+            is_mrc = path != filename or path.lower().endswith(MRC_EXTENSIONS)
+            self.names[filename] = os.path.abspath(path) if is_mrc else self._converted(path)
+        return self.names[filename]
+
+    def _converted(self, path: str) -> str:
+        """An MRC copy of `path`, its images in the same order."""
+        os.makedirs(self.folder, exist_ok=True)
+        target = os.path.abspath(os.path.join(self.folder, f"stack{len(self.names) + 1:04d}.mrcs"))
+        handler = ImageHandler()
+        x, y, _, count = handler.getDimensions(path)
+        with mrcfile.new_mmap(target, shape=(count, y, x), mrc_mode=2, overwrite=True) as stack:
+            for i in range(count):
+                stack.data[i] = handler.read((i + 1, path)).getData()
+        return target
+
+
+class OpticsGroups:
+    """The optics table of a set: the groups it was imported with, or one for each distinct acquisition."""
+
+    def __init__(self, particles: SetOfParticles, pixel_size_a: float, box_px: int):
+        self.shared = particles.getAcquisition()
+        self.common = {
+            "rlnImagePixelSize": pixel_size_a, "rlnImageSize": box_px, "rlnImageDimensionality": 2,
+            "rlnCtfDataArePhaseFlipped": int(bool(particles.isPhaseFlipped()))}
+        self.imported = _imported_groups(self.shared)
+        self.groups: dict[object, dict[str, object]] = {}
+
+    def number(self, particle: Particle) -> int:
+        """The group of `particle`, entered into the table when it is new."""
+        if self.imported:
+            key = int(particle.getAttributeValue("_rlnOpticsGroup", 1))
+            if key not in self.imported:
+                raise ValueError(f"Particle {particle.getObjId()} is of optics group {key}, which the set does not describe.")
+            row = self.imported[key]
+        else:
+            row = self._microscope(particle)
+            key = tuple(row.values())
+        if key not in self.groups:
+            number = key if self.imported else len(self.groups) + 1
+            name = {"rlnOpticsGroup": number, "rlnOpticsGroupName": f"opticsGroup{number}"}
+            self.groups[key] = {**name, **row, **self.common}
+        return int(self.groups[key]["rlnOpticsGroup"])  # type: ignore[call-overload]
+
+    def rows(self) -> list[dict[str, object]]:
+        """The table, with the columns of the first group."""
+        rows = sorted(self.groups.values(), key=lambda row: row["rlnOpticsGroup"])  # type: ignore[arg-type, return-value]
+        return [{name: row[name] for name in rows[0]} for row in rows]
+
+    def _microscope(self, particle: Particle) -> dict[str, object]:
+        own = particle.getAcquisition()
+        acquisition = own if own is not None and own.getVoltage() is not None else self.shared
+        return {"rlnVoltage": acquisition.getVoltage(), "rlnSphericalAberration": acquisition.getSphericalAberration(),
+                "rlnAmplitudeContrast": acquisition.getAmplitudeContrast()}
+
+
+def _imported_groups(acquisition: Acquisition) -> dict[int, dict[str, object]]:
+    """Optics groups that an import from RELION left on the set as the text of a STAR table."""
+    text = acquisition.getAttributeValue("opticsGroupInfo", None) if acquisition is not None else None
+    if not text:
+        return {}
+    table = Table()
+    table.readStar(StringIO(text), tableName="optics")
+    return {int(row.rlnOpticsGroup): dict(row._asdict()) for row in table}
+
+
+def write_particles(particles: SetOfParticles, star_path: str, stack_folder: str) -> int:
+    """Write the enabled particles of a set as RELION 3.1 STAR and return their number.
+
+    MRC stacks are referred to where they are; other formats are converted into `stack_folder`. Poses are written when the
+    set has projection alignment, half sets when the particles carry both. Raises `ValueError` where the set lacks what
+    the columns need.
+    """
+    pixel_size_a = particles.getSamplingRate()
+    stack_name = StackNames(stack_folder)
+    optics = OpticsGroups(particles, pixel_size_a, particles.getDim()[0])
+    rows, matrices = [], []
+    for particle in particles.iterItems():
+        if particle.isEnabled():
+            rows.append(_particle_row(particle, optics, stack_name))
+            if particles.hasAlignmentProj():
+                matrices.append(particle.getTransform().getMatrix().copy())
+    if not rows:
+        raise ValueError("The set holds no enabled particle.")
+    if len({row.get(SUBSET) for row in rows} & {1, 2}) < 2:  # a half set without its other half is none
+        for row in rows:
+            row.pop(SUBSET, None)
+    if matrices:
+        angles, origins = poses_from_matrices(np.stack(matrices), pixel_size_a)
+        for row, pose in zip(rows, np.column_stack([angles, origins])):
+            row.update(zip(ANGLES + ORIGINS, pose))
+    with open(star_path, "w") as star:
+        _write_table(star, "optics", optics.rows())
+        _write_table(star, "particles", rows)
+    return len(rows)
+
+
+def _particle_row(particle: Particle, optics: OpticsGroups, stack_name: StackNames) -> dict[str, object]:
+    index, filename = particle.getLocation()
+    ctf = particle.getCTF()
+    if ctf is None:
+        raise ValueError(f"Particle {particle.getObjId()} has no CTF.")
+    defocus = (ctf.getDefocusU(), ctf.getDefocusV(), ctf.getDefocusAngle(), ctf.getPhaseShift() or 0.0)
+    row = {"rlnImageName": f"{max(index, 1):06d}@{stack_name(filename)}", "rlnOpticsGroup": optics.number(particle),
+           ITEM_ID: particle.getObjId(), **dict(zip(CTF, defocus))}
+    subset = particle.getAttributeValue(f"_{SUBSET}", None)
+    return row if subset is None else {**row, SUBSET: int(subset)}
+
+
+def _write_table(star, name: str, rows: Sequence[dict[str, object]]) -> None:
+    labels = list(rows[0])
+    star.write(f"\ndata_{name}\n\nloop_\n" + "".join(f"_{label} #{i}\n" for i, label in enumerate(labels, 1)))
+    for row in rows:
+        star.write(" ".join(_star_word(row[label]) for label in labels) + "\n")
+    star.write("\n")
+
+
+def _star_word(value: object) -> str:
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.10g}"
+    word = str(value)
+    return f'"{word}"' if not word or " " in word else word
+
+
+# ---------------------------------------------------------------- maps
+
+def write_map(volume: Volume, path: str) -> None:
+    """Write a Scipion volume or mask of any format as MRC, with the pixel size that Scipion knows in its header."""
+    voxels = np.asarray(ImageHandler().read(volume.getLocation()).getData(), dtype=np.float32)
+    with mrcfile.new(path, overwrite=True) as mrc:
+        mrc.set_data(voxels.reshape(voxels.shape[-3:]))
+        mrc.set_volume()
+        mrc.voxel_size = volume.getSamplingRate()
+
+
+# ---------------------------------------------------------------- results to Scipion
+
+@dataclass(frozen=True)
+class RefinedParticles:
+    """Poses and scores of a run by the id of the particle in its Scipion set."""
+
+    row_of_id: dict[int, int]
+    matrices: np.ndarray  # (N, 4, 4)
+    scores: dict[str, np.ndarray]
+
+    def update(self, particle: Particle, _row: object = None) -> None:
+        """Callback of `copyItems`: give `particle` its refined pose; one that the run left out is not copied."""
+        row = self.row_of_id.get(particle.getObjId())
+        particle._appendItem = row is not None
+        if row is None:
+            return
+        particle.setTransform(Transform(matrix=self.matrices[row]))
+        for label, values in self.scores.items():
+            setattr(particle, f"_{label}", SCORES[label](values[row].item()))
+
+
+def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
+    """Read the `particles.star` of a run; `pixel_size_a` is that of the Scipion set."""
+    columns = _read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, *SCORES))
+    missing = [label for label in (ITEM_ID, *ANGLES, *ORIGINS) if label not in columns]
+    if missing:
+        raise ValueError(f"{star_path} lacks {', '.join(missing)}.")
+    angles = np.column_stack([columns[label] for label in ANGLES])
+    origins = np.column_stack([columns[label] for label in ORIGINS])
+    scores = {label: columns[label] for label in SCORES if label in columns}
+    if SUBSET in scores:
+        scores[SUBSET] = scores[SUBSET].astype(int)
+    row_of_id = {int(item_id): row for row, item_id in enumerate(columns[ITEM_ID])}
+    return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores)
+
+
+def _read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:
+    """Number columns (N,) of a STAR file's particle table, those of `labels` that are there."""
+    rows: Iterator = Table.iterRows(f"particles@{star_path}")
+    first = next(rows)
+    present = [label for label in labels if label in first._fields]
+    values = [[float(getattr(row, label)) for label in present] for row in (first, *rows)]
+    return dict(zip(present, np.array(values).T))
+
+
+def read_curves(csv_path: str) -> dict[str, list[float]]:
+    """The columns of a run's FSC file by their name."""
+    with open(csv_path, newline="") as table:
+        rows = list(csv.DictReader(table))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def make_fsc(curves: dict[str, list[float]], curve: str, label: str) -> FSC:
+    """A Scipion FSC of one of the curves. It begins at (0, 1), because pwem interpolates from the first point on."""
+    points = [(x, y) for x, y in zip(curves["frequency"], curves[curve]) if x > 0 and np.isfinite(y)]
+    fsc = FSC(objLabel=label)
+    fsc.setData([0.0] + [x for x, _ in points], [1.0] + [y for _, y in points])
+    return fsc
+
+
+def resolution_a(curves: dict[str, list[float]], curve: str, threshold: float = 0.143) -> float:
+    """Resolution (A) where a curve first falls below `threshold`, interpolated; its last shell when it never does."""
+    frequency, values = np.array(curves["frequency"][1:]), np.array(curves[curve][1:])
+    below = np.flatnonzero(values < threshold)
+    if len(below) == 0:
+        return float(1 / frequency[-1])
+    if below[0] == 0:
+        return float("inf")
+    pair = slice(below[0] - 1, below[0] + 1)
+    return float(1 / np.interp(-threshold, -values[pair], frequency[pair]))

@@ -1,0 +1,1 @@
+"""Tests of the Scipion side; they install as `swiftres_plugin.tests`."""

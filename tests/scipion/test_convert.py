@@ -1,0 +1,232 @@
+"""Scipion's objects to files and back: poses, ids, optics and formats survive."""
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
+
+import pwem.convert.transformations as tfs  # noqa: E402
+from emtable import Table  # noqa: E402
+from pwem.objects import Volume  # noqa: E402
+from pyworkflow.object import Integer, String  # noqa: E402
+
+from swiftres_plugin import convert  # noqa: E402
+
+from . import phantom  # noqa: E402
+
+COUNT = 12
+
+
+def table(path, name="particles"):
+    return list(Table.iterRows(f"{name}@{path}"))
+
+
+def make_set(folder: Path, poses=True, change=lambda particle, i: None):
+    """A set of `COUNT` particles with ids 7, 12, 17, ...; `change` may edit each before it is stored."""
+    stack = folder / "stack.mrcs"
+    phantom.write_mrc(stack, np.random.default_rng(0).normal(size=(COUNT, 32, 32)), stack=True)
+    truth = phantom.random_truth(COUNT)
+    particles = phantom.empty_set(folder / "set.sqlite")
+    if poses:
+        particles.setAlignmentProj()
+    for i in range(COUNT):
+        matrix = phantom.scipion_matrix(truth, i) if poses else None
+        item = phantom.particle(stack, i, 10000 + i, 5 * i + 7, matrix)
+        change(item, i)
+        particles.append(item)
+    particles.write()
+    return particles, truth
+
+
+def test_poses_follow_scipions_definition():
+    """M by the two-line recipe with pwem's own Euler functions equals the vectorised conversion."""
+    random = np.random.default_rng(3)
+    angles, origins = random.uniform([-180, 0, -180], [180, 180, 180], (50, 3)), random.normal(0, 20, (50, 2))
+    for row, matrix in enumerate(convert.matrices_from_poses(angles, origins, 1.7)):
+        inverse = tfs.euler_matrix(*-np.deg2rad(angles[row]), "szyz")
+        inverse[:2, 3] = -origins[row] / 1.7
+        np.testing.assert_allclose(np.linalg.inv(matrix), inverse, atol=1e-10)
+
+
+def test_poses_round_trip():
+    random = np.random.default_rng(4)
+    angles, origins = random.uniform([-180, 1, -180], [180, 179, 180], (200, 3)), random.normal(0, 20, (200, 2))
+    back, origins_back = convert.poses_from_matrices(convert.matrices_from_poses(angles, origins, 1.7), 1.7)
+    np.testing.assert_allclose(back, angles, atol=1e-6)
+    np.testing.assert_allclose(origins_back, origins, atol=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 180.0])
+def test_poles_keep_their_matrix(tilt):
+    """At the poles rot and psi are not unique, their matrix is."""
+    matrices = convert.matrices_from_poses(np.array([[33.0, tilt, 20.0]]), np.array([[3.0, -2.0]]), 2.0)
+    again = convert.matrices_from_poses(*convert.poses_from_matrices(matrices, 2.0), 2.0)
+    np.testing.assert_allclose(again, matrices, atol=1e-9)
+
+
+def test_mirrored_poses_are_refused():
+    with pytest.raises(ValueError, match="mirrored"):
+        convert.poses_from_matrices(np.diag([1.0, 1.0, -1.0, 1.0])[None], 1.0)
+
+
+def test_particles_survive_the_round_trip(tmp_path):
+    """Set -> STAR -> set gives every particle its own pose back, to 1e-6."""
+    particles, truth = make_set(tmp_path)
+    star = tmp_path / "particles.star"
+    assert convert.write_particles(particles, str(star), str(tmp_path / "converted")) == COUNT
+    refined = convert.read_refined(str(star), phantom.PIXEL_SIZE_A)
+    for i, item in enumerate(particles.iterItems()):
+        expected = item.getTransform().getMatrix().copy()
+        item.getTransform().setMatrix(np.eye(4))
+        refined.update(item)
+        np.testing.assert_allclose(item.getTransform().getMatrix(), expected, atol=1e-6)
+        np.testing.assert_allclose(expected, phantom.scipion_matrix(truth, i), atol=1e-12)
+
+
+def test_columns_say_what_the_set_says(tmp_path):
+    def with_phase_shift(item, i):
+        item.getCTF().setStandardDefocus(12000.0 + i, 11000.0, 40.0)
+        item.getCTF().setPhaseShift(90.0)
+
+    particles, truth = make_set(tmp_path, change=with_phase_shift)
+    particles.setIsPhaseFlipped(True)
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    rows, (optics,) = table(star), table(star, "optics")
+    assert (optics.rlnVoltage, optics.rlnSphericalAberration, optics.rlnAmplitudeContrast) == (300, 2.7, 0.1)
+    assert (optics.rlnImagePixelSize, optics.rlnImageSize, optics.rlnCtfDataArePhaseFlipped) == (5, 32, 1)
+    assert [row.rlnImageId for row in rows] == [5 * i + 7 for i in range(COUNT)]
+    assert (rows[3].rlnDefocusU, rows[3].rlnDefocusV, rows[3].rlnDefocusAngle) == (12003, 11000, 40)
+    assert rows[3].rlnPhaseShift == 90
+    assert rows[3].rlnImageName == f"000004@{tmp_path / 'stack.mrcs'}"
+    np.testing.assert_allclose(
+        [(row.rlnOriginXAngst, row.rlnOriginYAngst) for row in rows], truth.shift_a, atol=1e-6)
+
+
+def test_disabled_items_stay_out(tmp_path):
+    particles, _ = make_set(tmp_path, change=lambda item, i: item.setEnabled(i not in (0, 5)))
+    star = tmp_path / "particles.star"
+    assert convert.write_particles(particles, str(star), str(tmp_path)) == COUNT - 2
+    assert [row.rlnImageId for row in table(star)] == [5 * i + 7 for i in range(COUNT) if i not in (0, 5)]
+
+
+def test_particles_a_run_left_out_are_not_copied(tmp_path):
+    particles, _ = make_set(tmp_path)
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    lines = star.read_text().splitlines(keepends=True)
+    star.write_text("".join(line for line in lines if "000003@" not in line))
+    copy = phantom.empty_set(tmp_path / "copy.sqlite")
+    copy.setAlignmentProj()
+    copy.copyItems(particles, doClone=False, updateItemCallback=convert.read_refined(str(star), 5.0).update)
+    assert sorted(copy.getIdSet()) == [5 * i + 7 for i in range(COUNT) if i != 2]
+
+
+def test_no_poses_without_projection_alignment(tmp_path):
+    particles, _ = make_set(tmp_path, poses=False)
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    assert "rlnAngleRot" not in star.read_text()
+
+
+def test_each_acquisition_is_an_optics_group(tmp_path):
+    particles, _ = make_set(tmp_path, change=lambda item, i: item.getAcquisition().setVoltage(200.0 if i % 2 else 300.0))
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    assert [(group.rlnOpticsGroup, group.rlnVoltage) for group in table(star, "optics")] == [(1, 300), (2, 200)]
+    assert [row.rlnOpticsGroup for row in table(star)] == [1, 2] * (COUNT // 2)
+
+
+def test_imported_optics_groups_are_kept(tmp_path):
+    """The text that the RELION import leaves on a set comes back, with the set's own pixel size."""
+    text = """
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+_rlnBeamTiltX #6
+_rlnImagePixelSize #7
+first 1 300.0 2.7 0.1 0.25 1.1
+second 4 300.0 2.7 0.07 -0.5 1.1
+
+"""
+    particles, _ = make_set(tmp_path, change=lambda item, i: setattr(item, "_rlnOpticsGroup", Integer(4 if i > 6 else 1)))
+    particles.getAcquisition().opticsGroupInfo = String(text)
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    groups = table(star, "optics")
+    assert [(g.rlnOpticsGroupName, g.rlnOpticsGroup, g.rlnBeamTiltX) for g in groups] == [("first", 1, .25), ("second", 4, -.5)]
+    assert {group.rlnImagePixelSize for group in groups} == {5.0}
+    assert [row.rlnOpticsGroup for row in table(star)] == [1] * 7 + [4] * (COUNT - 7)
+
+
+@pytest.mark.parametrize("subsets, kept", [([1, 2], True), ([1, 1], False)])
+def test_half_sets_are_kept_when_both_are_there(tmp_path, subsets, kept):
+    particles, _ = make_set(
+        tmp_path, change=lambda item, i: setattr(item, "_rlnRandomSubset", Integer(subsets[i % 2])))
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    assert ("_rlnRandomSubset" in star.read_text()) == kept
+    if kept:
+        assert [row.rlnRandomSubset for row in table(star)] == subsets * (COUNT // 2)
+
+
+def test_type_suffix_of_file_names_is_removed(tmp_path):
+    particles, _ = make_set(
+        tmp_path, change=lambda item, i: item.setLocation(i + 1, f"{tmp_path / 'stack.mrcs'}:mrcs"))
+    star = tmp_path / "particles.star"
+    convert.write_particles(particles, str(star), str(tmp_path))
+    assert {row.rlnImageName.split("@")[1] for row in table(star)} == {str(tmp_path / "stack.mrcs")}
+
+
+def test_other_formats_are_converted(tmp_path):
+    """A Spider stack is copied to MRC with the same images under the same numbers."""
+    from pwem.emlib.image import ImageHandler
+
+    particles, _ = make_set(tmp_path, poses=False)
+    with mrcfile.open(tmp_path / "stack.mrcs") as mrc:
+        images = mrc.data.copy()
+    ImageHandler().convertStack(str(tmp_path / "stack.mrcs"), str(tmp_path / "other.stk"))
+    foreign = phantom.empty_set(tmp_path / "foreign.sqlite")
+    for i, item in enumerate(particles.iterItems()):
+        item.setLocation(COUNT - i, str(tmp_path / "other.stk"))
+        foreign.append(item)
+    star = tmp_path / "particles.star"
+    convert.write_particles(foreign, str(star), str(tmp_path / "converted"))
+    index, stack = table(star)[2].rlnImageName.split("@")
+    with mrcfile.open(stack) as mrc:
+        np.testing.assert_allclose(mrc.data[int(index) - 1], images[COUNT - 3], atol=1e-6)
+        assert mrc.data.shape == images.shape
+
+
+def test_maps_get_scipions_pixel_size(tmp_path):
+    """Headers of imported maps are often wrong; the sampling rate of the object is not."""
+    voxels = phantom.volume()
+    with mrcfile.new(tmp_path / "map.mrc") as mrc:
+        mrc.set_data(voxels)
+        mrc.voxel_size = 1.0
+    volume = Volume()
+    volume.setLocation(str(tmp_path / "map.mrc:mrc"))
+    volume.setSamplingRate(5.0)
+    convert.write_map(volume, str(tmp_path / "out.mrc"))
+    with mrcfile.open(tmp_path / "out.mrc") as mrc:
+        assert mrc.voxel_size.x == pytest.approx(5.0)
+        np.testing.assert_array_equal(mrc.data, voxels)
+    assert mrcfile.validate(str(tmp_path / "out.mrc"))
+
+
+def test_fsc_starts_at_one_and_its_resolution_is_interpolated(tmp_path):
+    path = tmp_path / "fsc.csv"
+    path.write_text("frequency,resolution,unmasked,masked,randomised,corrected\n0,inf,1,1,1,1\n"
+                    "0.02,50,0.9,0.9,0,0.9\n0.04,25,0.2,0.5,0,0.4\n0.06,16.67,0.086,0.3,0,0.3\n")
+    curves = convert.read_curves(str(path))
+    x, y = convert.make_fsc(curves, "unmasked", "raw").getData()
+    assert (list(x), list(y)) == ([0, .02, .04, .06], [1, .9, .2, .086])
+    assert convert.resolution_a(curves, "unmasked") == pytest.approx(1 / 0.05)
+    assert convert.resolution_a(curves, "corrected") == pytest.approx(1 / 0.06)  # never below: the last shell
