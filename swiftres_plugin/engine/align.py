@@ -1,0 +1,253 @@
+"""One half of the particles against its own map: search, rank, refine, and sum into a reconstruction."""
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.compute import Compute
+from swiftres_plugin.engine.data.maps import Accumulator
+from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
+from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
+from swiftres_plugin.engine.data.state import IterationPlan
+from swiftres_plugin.engine.maths.geometry import so3_grid
+from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
+from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
+from swiftres_plugin.engine.maths.vectors import Basis
+from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.stages import local
+from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
+from swiftres_plugin.engine.stages.index import build_index
+from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
+from swiftres_plugin.engine.stages.preprocess import make_batch
+from swiftres_plugin.engine.stages.reconstruct import finished, insert
+from swiftres_plugin.engine.stages.search import search, shift_grid
+from swiftres_plugin.settings import RefineSettings
+
+SAMPLE_BYTES = 400  # working memory per coefficient and pose of the local refinement
+SURVIVORS = 10.0  # candidates whose log-likelihood is farther below the best are not refined further
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Engine:
+    """What every stage of a run shares: data, place of work, symmetry, and where to report."""
+
+    spectra: Spectra
+    compute: Compute
+    operators: np.ndarray
+    settings: RefineSettings
+    reporter: Reporter
+    user_mask: np.ndarray | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.compute.device
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to the account of `stage`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
+        return make_batch(self.spectra, rows, band, self.device)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Searcher:
+    """The vector search against one map, ready to be asked."""
+
+    basis: Basis
+    gallery: Gallery
+    index: VectorIndex
+    shifts_a: torch.Tensor
+
+
+def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
+    """Gallery, principal components and index of a Fourier volume for the plan's grid."""
+    band = engine.spectra.band.up_to(plan.search_shell).to(engine.device)
+    rotations = so3_grid(plan.angular_step_rad)
+    rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
+    sample = engine.batch(rows[:: max(1, len(rows) // 200)], band)
+    strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
+    weight = strength.clamp(min=1e-3 * float(strength.max())).sqrt()
+    settings = engine.settings.search
+    basis = find_basis(volume, rotations, band, weight, settings.components)
+    gallery = build_gallery(volume, rotations, plan.angular_step_rad, basis, engine.compute)
+    shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
+    return Searcher(basis, gallery, build_index(gallery.vectors, settings.recipe, settings.nprobe), shifts)
+
+
+def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.ndarray, centre_a: np.ndarray,
+                report: bool = True) -> list[Candidates]:
+    """Candidates of every particle in `rows`, in batches; the index uses all cores, so batches run one after another."""
+    band = searcher.basis.band
+    samples = len(searcher.shifts_a) * (len(band) * 24 + 8 * searcher.gallery.vectors.shape[1] + 16 * 16)
+    found = []
+    for part in engine.compute.batches(rows, samples):
+        batch = engine.batch(part, band)
+        centre = torch.from_numpy(centre_a[part]).float().to(engine.device)
+        found.append(search(batch, per_sample(noise, batch), centre, searcher.shifts_a, searcher.basis, searcher.gallery,
+                            searcher.index, engine.settings.search.candidates))
+        if report:
+            engine.reporter.advance(len(part))
+    return found
+
+
+def joined(parts: list[Candidates]) -> Candidates:
+    return Candidates(torch.cat([p.image_to_volume for p in parts]), torch.cat([p.shift_a for p in parts]),
+                      torch.cat([p.score for p in parts]))
+
+
+def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarray) -> Candidates:
+    """The candidates and, in front of them, each particle's pose of the last iteration."""
+    if previous is None:
+        return found
+    device = found.score.device
+    rotation = torch.from_numpy(previous.image_to_volume[rows]).float().to(device)[:, None]
+    shift = torch.from_numpy(previous.shift_a[rows]).float().to(device)[:, None]
+    score = torch.zeros((len(rows), 1), device=device)
+    return Candidates(torch.cat([rotation, found.image_to_volume], 1), torch.cat([shift, found.shift_a], 1),
+                      torch.cat([score, found.score], 1))
+
+
+def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, plan: IterationPlan, rows: np.ndarray,
+                      found: Candidates, diameter_a: float) -> Assignment:
+    """From candidates to one refined pose per particle: exact ranking, then rounds of refinement on finer bands."""
+    band = engine.spectra.band.up_to(plan.last_shell).to(engine.device)
+    full = engine.batch(rows, band)
+    basins = engine.settings.polish.basins
+    for shell, keep in rounds(plan, basins, found.score.shape[1]):
+        batch = full.up_to(shell)
+        power = per_sample(noise, batch)
+        if keep < found.score.shape[1]:
+            found = local.score_candidates(batch, power, volume, found).best(keep)
+        found = polish_candidates(engine, batch, power, volume, found, diameter_a, shell < plan.last_shell)
+    return decided(full, per_sample(noise, full), volume, found)
+
+
+def rounds(plan: IterationPlan, basins: int, candidates: int) -> list[tuple[int, int]]:
+    """(finest shell, candidates kept) of each round of refinement."""
+    if not plan.exhaustive:
+        return [(plan.last_shell, candidates)]
+    middle = int(round((plan.search_shell * plan.last_shell) ** 0.5))
+    steps = [(plan.search_shell, 2 * basins), (middle, basins), (plan.last_shell, max(1, basins // 2))]
+    return [s for i, s in enumerate(steps) if i + 1 == len(steps) or s[0] < 0.9 * plan.last_shell]
+
+
+def polish_candidates(engine: Engine, batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates,
+                      diameter_a: float, coarse: bool) -> Candidates:
+    """Every candidate refined on the batch's band, sorted by score; hopeless ones are left as they are."""
+    count = found.score.shape[1]
+    angle, shift = local.resolution_steps(batch.band, diameter_a)
+    worth = torch.ones_like(found.score, dtype=torch.bool)
+    if count > 1:
+        worth = found.score >= found.score.amax(1, keepdim=True) - 4 * SURVIVORS
+    particle, place = torch.nonzero(worth & found.score.isfinite(), as_tuple=True)
+    steps = max(2, engine.settings.polish.steps // 2) if coarse else engine.settings.polish.steps
+    fit = local.polish(batch.take(particle), power[particle], volume, found.image_to_volume[particle, place],
+                       found.shift_a[particle, place], steps, 0.02 * angle, 0.02 * shift, 1.5 * angle, 1.5 * shift)
+    rotation, move, score = found.image_to_volume.clone(), found.shift_a.clone(), torch.full_like(found.score, -torch.inf)
+    rotation[particle, place], move[particle, place], score[particle, place] = fit.rotation, fit.shift_a, fit.score
+    return Candidates(rotation, move, score).best(count)
+
+
+def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Assignment:
+    """The best candidate, its share of the posterior and its widths from the curvature of the likelihood."""
+    rotation, shift = found.image_to_volume[:, 0], found.shift_a[:, 0]
+    fit = local.evaluate(batch, power, volume, rotation, shift)
+    probability = torch.softmax(found.score, dim=1)[:, 0]
+    diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
+    ridge = torch.diag_embed(1e-6 * diagonal + 1e-9)
+    spread = torch.linalg.inv(fit.curvature + ridge).diagonal(dim1=1, dim2=2).clamp(min=0)
+    values = (rotation, shift, fit.score, probability, spread[:, :3].sum(1).sqrt(), spread[:, 3:].sum(1).sqrt())
+    return Assignment(*(v.double().cpu().numpy() for v in values))
+
+
+def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
+               previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
+    """Poses of the particles at `rows` against `reference`."""
+    volume = fourier_volume(reference.to(engine.device), plan.last_shell)
+    if plan.exhaustive:
+        with engine.timed("gallery"):
+            searcher = prepare_search(engine, volume, noise, rows, plan)
+        centre = np.zeros((len(engine.spectra), 2)) if previous is None else previous.shift_a
+        engine.reporter.stage(f"{name}: search", len(rows))
+        with engine.timed("search"):
+            found = with_previous(joined(search_rows(engine, searcher, noise, rows, centre)), previous, rows)
+    else:
+        if previous is None:
+            raise ValueError("local refinement needs poses to start from")
+        empty = Candidates(torch.zeros((len(rows), 0, 3, 3), device=engine.device),
+                           torch.zeros((len(rows), 0, 2), device=engine.device), torch.zeros((len(rows), 0), device=engine.device))
+        found = with_previous(empty, previous, rows)
+    engine.reporter.stage(f"{name}: refinement", len(rows))
+
+    def refined(part: np.ndarray) -> Assignment:
+        piece = Candidates(found.image_to_volume[part], found.shift_a[part], found.score[part])
+        return refine_candidates(engine, volume, noise, plan, rows[part], piece, diameter_a)
+
+    length = len(engine.spectra.band.up_to(plan.last_shell))
+    basins = engine.settings.polish.basins if plan.exhaustive else 1
+    parts = engine.compute.batches(np.arange(len(rows)), length * SAMPLE_BYTES * basins)
+    with engine.timed("refinement"):
+        return Assignment.joined(engine.compute.map(refined, parts, done=lambda part: engine.reporter.advance(len(part))))
+
+
+def residual_noise(engine: Engine, reference: torch.Tensor, rows: np.ndarray, poses: Assignment) -> np.ndarray:
+    """Noise power (groups, S) of what the reference leaves unexplained; `poses` are those of `rows`, in order."""
+    band = engine.spectra.band.to(engine.device)
+    volume = fourier_volume(reference.to(engine.device), band.last_shell)
+    groups = len(engine.spectra.particles.optics)
+
+    def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batch = engine.batch(rows[part], band)
+        rotation, shift = _poses(poses, part, engine.device)
+        slices = extract_slices(volume, rotation, band.wave_px)
+        return power_sums(batch, groups, local.model(batch, slices, shift))
+
+    parts = engine.compute.batches(np.arange(len(rows)), len(band) * 80)
+    with engine.timed("noise"):
+        return noise_power(engine.compute.map(sums, parts))
+
+
+def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
+    """Noise power (groups, S) of the images themselves: what there is before anything is aligned."""
+    band = engine.spectra.band.to(engine.device)
+    groups = len(engine.spectra.particles.optics)
+    parts = engine.compute.batches(rows, len(band) * 40)
+    return noise_power(engine.compute.map(lambda part: power_sums(engine.batch(part, band), groups), parts))
+
+
+def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str) -> Accumulator:
+    """Sums of the particles at `rows`, every worker into its own, added in order."""
+    band = engine.spectra.band.to(engine.device)
+    operators = torch.from_numpy(engine.operators).float().to(engine.device)
+    engine.reporter.stage(f"{name}: reconstruction", len(rows))
+
+    def summed(share: np.ndarray) -> torch.Tensor:
+        sums = empty_sums(band.last_shell, engine.device)
+        for part in engine.compute.batches(share, len(band) * 120):
+            batch = engine.batch(rows[part], band)
+            rotation, shift = _poses(poses, part, engine.device)
+            insert(sums, batch, per_sample(noise, batch), rotation, shift, operators)
+            engine.reporter.advance(len(part))
+        return sums
+
+    with engine.timed("reconstruction"):
+        parts = engine.compute.map(summed, engine.compute.shares(np.arange(len(rows))))
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        return finished(total, float(len(rows)))
+
+
+def _poses(poses: Assignment, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    rotation = torch.from_numpy(poses.image_to_volume[part]).float().to(device)
+    return rotation, torch.from_numpy(poses.shift_a[part]).float().to(device)
