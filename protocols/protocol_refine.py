@@ -33,29 +33,30 @@ class SwiftresOutputs(Enum):
 
 
 class ProtSwiftres(ProtRefine3D):
-    """ Refines a 3D map from particles by vector search.
+    """Refines a 3D map from particles by vector search.
 
-    *What it is for.* Given particles with CTF and a rough starting volume, swiftres finds the orientation and position of
-    every particle and reconstructs two independent half maps, their average and the Fourier shell correlation (FSC)
-    between them.
+    *What it is for.* Given particles with CTF and a rough starting volume, swiftres finds the orientation and
+    position of every particle and reconstructs two independent half maps, their average and the Fourier shell
+    correlation (FSC) between them.
 
-    *Inputs.* Particles must be white on black, with CTF; phase-flipped particles are recognised by the flag of their set.
-    The starting volume may have another box or sampling rate than the particles, and any grey scale: it is resampled, and
-    only its frequencies below the _initial resolution_ are used. A mask is optional; without one the solvent boundary is
-    found from the map in every iteration. Poses of the input are ignored unless the alignment is _local_. Half sets that
-    came with the particles (from a RELION refinement, say) are kept, otherwise they are drawn at random from the seed.
+    *Inputs.* Particles must be white on black, with CTF; phase-flipped particles are recognised by the flag of
+    their set. The starting volume may have another box or sampling rate than the particles, and any grey scale: it
+    is resampled, and only its frequencies below the _initial resolution_ are used. A mask is optional; without one
+    the solvent boundary is found from the map in every iteration. Poses of the input are ignored unless the
+    alignment is _local_. Half sets that came with the particles (from a RELION refinement, say) are kept, otherwise
+    they are drawn at random from the seed.
 
     *How it works.* In each iteration projections of the map are searched exhaustively for every particle by vector
-    search, the best candidates are scored with the particle's own CTF and refined continuously, and each half set is
-    reconstructed on its own. The resolution used for the next iteration follows from the FSC of the two halves. The
-    refinement stops by itself when neither the resolution nor the poses change.
+    search, the best candidates are scored with the particle's own CTF and refined continuously, and each half set
+    is reconstructed on its own. The resolution used for the next iteration follows from the FSC of the two halves.
+    The refinement stops by itself when neither the resolution nor the poses change.
 
-    *Outputs.* The particles with their projection alignment, log-likelihood and half set; the volume with its half maps;
-    the FSC, corrected for the effect of the mask.
+    *Outputs.* The particles with their projection alignment, log-likelihood and half set; the volume with its half
+    maps; the FSC, corrected for the effect of the mask.
 
     *Advice.* Begin with the defaults. Give the diameter when neighbouring particles are in the box. Take a higher
-    initial resolution (in angstroms, so a coarser map) when the starting volume may be of another conformation. A run
-    that was stopped goes on with _Continue_ after its last finished iteration.
+    initial resolution (in angstroms, so a coarser map) when the starting volume may be of another conformation. A
+    run that was stopped goes on with _Continue_ after its last finished iteration.
     """
 
     _label = "swiftres"
@@ -149,7 +150,8 @@ class ProtSwiftres(ProtRefine3D):
         if len(self._volumes()) > 1:
             errors.append("Several starting volumes were given; several structures are not supported yet. Give one.")
         if not SYMMETRY.fullmatch(self.symmetry.get() or ""):
-            errors.append(f"Unknown symmetry '{self.symmetry.get()}'. Give C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
+            errors.append(f"Unknown symmetry '{self.symmetry.get()}'. "
+                          "Give C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
         if particles is not None:
             errors += self._validateParticles(particles)
         try:
@@ -167,13 +169,15 @@ class ProtSwiftres(ProtRefine3D):
                           "Choose 'global'.")
         mask, box = self.mask.get(), particles.getDim()
         if mask is not None and box and mask.getDim() and mask.getDim()[0] != box[0]:
-            errors.append(f"The mask has a box of {mask.getDim()[0]} px, the particles of {box[0]} px. Resample the mask.")
+            errors.append(f"The mask has a box of {mask.getDim()[0]} px, the particles of {box[0]} px. "
+                          "Resample the mask.")
         return errors
 
     def _warnings(self):
         warnings = []
         if self.usesGpu() and not Plugin.hasGpu():
-            warnings.append("A GPU was asked for, but this machine has no NVIDIA driver: the run will use the processor.")
+            warnings.append("A GPU was asked for, but this machine has no NVIDIA driver: "
+                            "the run will use the processor.")
         particles, volumes = self.inputParticles.get(), self._volumes()
         if particles is not None and volumes:
             ours, theirs = particles.getSamplingRate(), volumes[0].getSamplingRate()
@@ -186,7 +190,8 @@ class ProtSwiftres(ProtRefine3D):
             done = layout.finished_iterations(self._getRunPath())
             return [f"{len(done)} iterations finished." if done else "The results are not ready yet."]
         report = self.report
-        return [f"Resolution (FSC 0.143): *{report['resolution_a']:.2f} A* after {len(report['iterations'])} iterations.",
+        return [f"Resolution (FSC 0.143): *{report['resolution_a']:.2f} A* "
+                f"after {len(report['iterations'])} iterations.",
                 f"{self.outputParticles.getSize()} particles, symmetry {self.symmetry.get()}, "
                 f"on {report.get('device', 'an unknown device')}.",
                 *(f"Warning: {text}" for text in report.get("warnings", []))]
@@ -196,9 +201,9 @@ class ProtSwiftres(ProtRefine3D):
             return []
         return [f"The map was refined from {self.outputParticles.getSize()} particles with swiftres "
                 f"{Plugin.getActiveVersion()} [SwiftresThesis2023], starting from a map low-pass filtered to "
-                f"{self.initialResolution.get():g} A, in symmetry {self.symmetry.get()}. Orientations were found by vector "
-                f"search [Johnson2021]. The resolution of {self.report['resolution_a']:.2f} A is by the FSC=0.143 criterion "
-                f"between independently refined half maps, corrected for the mask by phase randomisation."]
+                f"{self.initialResolution.get():g} A, in symmetry {self.symmetry.get()}. Orientations were found by "
+                f"vector search [Johnson2021]. The resolution of {self.report['resolution_a']:.2f} A is by the FSC=0.143 "
+                "criterion between independently refined half maps, corrected for the mask by phase randomisation."]
 
     def _citations(self):
         return ["SwiftresThesis2023", "Johnson2021"]
@@ -268,6 +273,4 @@ class ProtSwiftres(ProtRefine3D):
 
     def _device(self) -> str:
         """Device of this run, decided on the machine that runs it."""
-        if not self.usesGpu() or not Plugin.hasGpu():
-            return "cpu"
-        return "cuda:" + ",".join(str(gpu) for gpu in self.getGpuList())
+        return f"cuda:{self.getGpuList()[0]}" if self.usesGpu() and Plugin.hasGpu() else "cpu"

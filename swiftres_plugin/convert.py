@@ -102,7 +102,8 @@ class OpticsGroups:
         if self.imported:
             key = int(particle.getAttributeValue("_rlnOpticsGroup", 1))
             if key not in self.imported:
-                raise ValueError(f"Particle {particle.getObjId()} is of optics group {key}, which the set does not describe.")
+                raise ValueError(f"Particle {particle.getObjId()} is of optics group {key}, "
+                                 "which the set does not describe.")
             row = self.imported[key]
         else:
             row = self._microscope(particle)
@@ -138,9 +139,9 @@ def _imported_groups(acquisition: Acquisition) -> dict[int, dict[str, object]]:
 def write_particles(particles: SetOfParticles, star_path: str, stack_folder: str) -> int:
     """Write the enabled particles of a set as RELION 3.1 STAR and return their number.
 
-    MRC stacks are referred to where they are; other formats are converted into `stack_folder`. Poses are written when the
-    set has projection alignment, half sets when the particles carry both. Raises `ValueError` where the set lacks what
-    the columns need.
+    MRC stacks are referred to where they are; other formats are converted into `stack_folder`. Poses are written when
+    the set has projection alignment, half sets when the particles carry both. Raises `ValueError` where the set lacks
+    what the columns need.
     """
     pixel_size_a = particles.getSamplingRate()
     stack_name = StackNames(stack_folder)

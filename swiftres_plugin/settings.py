@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Iterator
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class RefineSettings:
 def leaves() -> Iterator[tuple[str, dataclasses.Field]]:
     """Every setting as (branch name, field); field names are unique over the branches."""
     for branch in dataclasses.fields(RefineSettings):
-        for leaf in dataclasses.fields(branch.default):
+        defaults: Any = branch.default
+        for leaf in dataclasses.fields(defaults):
             yield branch.name, leaf
 
 
@@ -159,14 +161,15 @@ def from_flat(values: dict[str, Any]) -> RefineSettings:
     unknown = set(values) - {leaf.name for _, leaf in leaves()}
     if unknown:
         raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-    built = {f.name: dataclasses.replace(f.default, **branches.get(f.name, {})) for f in dataclasses.fields(RefineSettings)}
-    return RefineSettings(**built)
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(RefineSettings)}
+    return RefineSettings(**{name: dataclasses.replace(default, **branches.get(name, {}))
+                             for name, default in defaults.items()})
 
 
 def checked(leaf: dataclasses.Field, value: Any) -> Any:
     """`value` in the type of the setting's default; raises `ValueError` where it does not fit the limits."""
     says: Choice = leaf.metadata["choice"]
-    kind = type(leaf.default)
+    kind: type = type(leaf.default)
     if kind is bool:
         value = value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
     try:

@@ -20,8 +20,8 @@ class SwiftresSymmetryWizard(Wizard):
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in SYMMETRIES])
-        chooser = dialog.ListDialog(form.root, "Symmetry", provider, "Point group in RELION's axes", selectmode="browse",
-                                    selectOnDoubleClick=True)
+        chooser = dialog.ListDialog(form.root, "Symmetry", provider, "Point group in RELION's axes",
+                                    selectmode="browse", selectOnDoubleClick=True)
         if chooser.values:
             form.setVar("symmetry", chooser.values[0].get())
 

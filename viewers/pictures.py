@@ -19,9 +19,9 @@ def plot_slices(voxels: np.ndarray, pixel_size_a: float, title: str) -> EmPlotte
     width_a = voxels.shape[-1] * pixel_size_a
     for kind in ("slice", "projection"):
         for i, axis in enumerate(AXES):
-            array_axis = 2 - i
-            image = voxels.take(voxels.shape[array_axis] // 2, array_axis) if kind == "slice" else voxels.sum(array_axis)
-            frame = plotter.createSubPlot(f"central {kind} on {axis}" if kind == "slice" else f"{kind} along {axis}", "", "")
+            centre = voxels.shape[2 - i] // 2
+            image = voxels.take(centre, 2 - i) if kind == "slice" else voxels.sum(2 - i)
+            frame = plotter.createSubPlot(f"{kind} along {axis}", "", "")
             frame.imshow(image, cmap="gray", origin="lower", extent=(0, width_a, 0, width_a), interpolation="nearest")
             frame.tick_params(labelsize=7)
     return plotter

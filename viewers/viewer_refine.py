@@ -50,8 +50,9 @@ class SwiftresViewer(EmProtocolViewer):
             try:
                 return view()
             except FileNotFoundError as error:
-                return [self.errorMessage(f"{os.path.basename(str(error.filename))} is not there: the run has not written "
-                                          "it yet, or not in this iteration.", title="Nothing to show")]
+                name = os.path.basename(str(error.filename))
+                return [self.errorMessage(f"{name} is not there: the run has not written it yet, or not in this "
+                                          "iteration.", title="Nothing to show")]
         return show
 
     # -------------------------- views --------------------------
@@ -76,7 +77,8 @@ class SwiftresViewer(EmProtocolViewer):
         if not found:
             raise FileNotFoundError(2, "no iteration", layout.fsc_name())
         numbers, paths = zip(*found)
-        return [pictures.plot_course(numbers, [convert.read_curves(path) for path in paths], "Course of the refinement")]
+        curves = [convert.read_curves(path) for path in paths]
+        return [pictures.plot_course(numbers, curves, "Course of the refinement")]
 
     def _viewDirections(self):
         refined = convert.read_refined(self._file(layout.PARTICLES), self._pixelSize())
@@ -115,4 +117,5 @@ class SwiftresVolumeViewer(Viewer):
 
     def _visualize(self, obj, **kwargs):
         voxels = ImageHandler().read(obj.getLocation()).getData()
-        return [pictures.plot_slices(voxels.reshape(voxels.shape[-3:]), obj.getSamplingRate() or 1.0, obj.getFileName())]
+        pixel_size_a = obj.getSamplingRate() or 1.0
+        return [pictures.plot_slices(voxels.reshape(voxels.shape[-3:]), pixel_size_a, obj.getFileName())]

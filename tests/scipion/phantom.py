@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 BOX_PX = 32
 PIXEL_SIZE_A = 5.0
 SIGMA_A = 9.0
-CENTRES_A = np.array([[0, 0, 0], [34, 0, 0], [18, 26, 0], [-12, 10, 30], [-26, -18, 10], [4, -30, -22], [10, 8, -38]], float)
+CENTRES_A = np.array(
+    [[0, 0, 0], [34, 0, 0], [18, 26, 0], [-12, 10, 30], [-26, -18, 10], [4, -30, -22], [10, 8, -38]], dtype=float)
 HEIGHTS = np.array([1.0, 1.4, 0.8, 1.2, 1.0, 0.7, 1.1])
 
 
