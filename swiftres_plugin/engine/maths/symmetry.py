@@ -110,6 +110,14 @@ def global_translation(found: Poses, true: Poses, operators: np.ndarray) -> np.n
     return free @ move
 
 
+def in_frame_of(found: Poses, true: Poses, operators: np.ndarray) -> tuple[Poses, np.ndarray, np.ndarray]:
+    """The poses `true` carried to the map frame of `found`; the rotation (3, 3) and the move (3,) A that did it."""
+    rotation = global_rotation(found.image_to_volume, true.image_to_volume, operators)
+    turned = rotation @ true.image_to_volume
+    move = global_translation(found, Poses(turned, true.shift_a), operators)
+    return Poses(turned, true.shift_a + (turned.transpose(0, 2, 1) @ move)[:, :2]), rotation, move
+
+
 def _turn(axis: tuple[float, float, float] | np.ndarray, angle_rad: float) -> np.ndarray:
     return Rotation.from_rotvec(angle_rad * np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)).as_matrix()
 

@@ -151,3 +151,20 @@ def test_move_of_the_map_is_recovered(name, free):
     found = symmetry.global_translation(Poses(found_rotations, moved), Poses(rotations, shift), group)
     # 400 good shifts of 0.2 A: 0.2 / sqrt(400 * 2 / 3) = 0.012 an axis
     np.testing.assert_allclose(found, move, atol=0.08)
+
+
+@pytest.mark.parametrize("name", ["C1", "C4", "D3"])
+def test_nothing_is_left_of_a_turned_and_moved_frame(name):
+    """The errors after carrying one pose set to the frame of the other are those that were put in."""
+    group = symmetry.symmetry_operators(name)
+    free = {"C1": [1, 1, 1], "C4": [0, 0, 1], "D3": [0, 0, 0]}[name]
+    move = np.array([2.0, -1.0, 3.0]) * free
+    true = Poses(random_rotations(400, np.random.default_rng(17)), np.random.default_rng(18).normal(size=(400, 2)))
+    turned = FRAMES[name] @ true.image_to_volume
+    found = Poses(shuffled_mates(turned, group, 19), true.shift_a + (turned.transpose(0, 2, 1) @ move)[:, :2])
+    carried, _, found_move = symmetry.in_frame_of(found, true, group)
+    angles, shifts = symmetry.angular_errors(found, carried, group)
+    np.testing.assert_allclose(angles, 0, atol=1e-6)
+    np.testing.assert_allclose(shifts, 0, atol=1e-5)
+    if name == "C1":
+        np.testing.assert_allclose(found_move, move, atol=1e-5)
