@@ -95,7 +95,7 @@ def summary(angles_deg: np.ndarray, shifts_a: np.ndarray) -> list[str]:
     columns = ("median", "mean", *(f"{p}%" if p < 100 else "largest" for p in PERCENTILES))
     lines = [" " * 18 + "".join(f"{name:>10}" for name in columns)]
     for name, values in (("angle (degrees)", angles_deg), ("shift (A)", shifts_a)):
-        numbers = (np.median(values), np.mean(values), *np.percentile(values, np.array(PERCENTILES)).tolist())
+        numbers = [np.median(values), np.mean(values)] + [np.percentile(values, p) for p in PERCENTILES]
         lines.append(f"{name:<18}" + "".join(f"{number:>10.3f}" for number in numbers))
     return lines
 
