@@ -1,8 +1,8 @@
 """
 @misc{SwiftresThesis2023,
   title = {Swiftalign and swiftres: alignment and refinement of single particles by vector search},
-  author = {{Universidad Politecnica de Madrid}},
-  howpublished = {Thesis},
+  author = {Universidad Politecnica de Madrid},
+  journal = {Thesis},
   year = {2023}
 }
 

@@ -6,7 +6,8 @@ import os
 import mrcfile
 from pwem.emlib.image import ImageHandler
 from pwem.objects import Volume
-from pwem.viewers import EmProtocolViewer, MDView
+from pwem.viewers import EmProtocolViewer
+from pwem.viewers.mdviewer.viewer import MDView
 from pyworkflow.protocol import params
 from pyworkflow.viewer import DESKTOP_TKINTER, Viewer
 

@@ -11,6 +11,7 @@ HOME = Path(tempfile.mkdtemp(prefix="swiftres_scipion_"))
 HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
 
 (HOME / "hosts.conf").write_text(HOSTS)
+(HOME / "data" / "projects").mkdir(parents=True)
 os.environ.update(
     SCIPION_HOME=str(HOME), SCIPION_USER_DATA=str(HOME / "data"), SCIPION_DOMAIN="pwem", SCIPION_PYTHON=sys.executable,
     SCIPION_HOSTS=str(HOME / "hosts.conf"), SCIPION_TESTS_OUTPUT=str(HOME / "tests"), SCIPION_TEST_NOSYNC="True",

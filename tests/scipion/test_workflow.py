@@ -1,0 +1,254 @@
+"""The protocol in a real project, fed by pwem's own imports: outputs exist and their numbers are right."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+
+pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
+
+import pyworkflow as pw  # noqa: E402
+from pwem.objects import FSC, SetOfParticles, Volume  # noqa: E402
+from pwem.protocols import ProtImportMask, ProtImportParticles, ProtImportVolumes  # noqa: E402
+from pyworkflow.object import Pointer  # noqa: E402
+from pyworkflow.project import Manager  # noqa: E402
+from pyworkflow.protocol import MODE_RESUME  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+
+from swiftres_plugin import layout  # noqa: E402
+from swiftres_plugin.protocols import ProtSwiftres  # noqa: E402
+
+from . import phantom  # noqa: E402
+
+COUNT = 200
+
+
+def launch(project, protocol):
+    project.launchProtocol(protocol, wait=True)
+    log = Path(protocol.getStdoutLog())
+    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    return protocol
+
+
+def import_data(project, folder, sqlite):
+    particles = project.newProtocol(
+        ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_SCIPION, sqliteFile=str(sqlite),
+        samplingRate=phantom.PIXEL_SIZE_A, magnification=50000)
+    volume = project.newProtocol(
+        ProtImportVolumes, filesPath=str(folder / "reference.mrc"), samplingRate=phantom.PIXEL_SIZE_A)
+    mask = project.newProtocol(ProtImportMask, maskPath=str(folder / "mask.mrc"), samplingRate=phantom.PIXEL_SIZE_A)
+    return SimpleNamespace(
+        particles=launch(project, particles), volume=launch(project, volume), mask=launch(project, mask))
+
+
+def new_refinement(project, imported, **choices):
+    protocol = project.newProtocol(ProtSwiftres, useGpu=False, numberOfThreads=1, **choices)
+    protocol.inputParticles.set(imported.particles)
+    protocol.inputParticles.setExtended("outputParticles")
+    protocol.inputVolumes.append(Pointer(imported.volume, extended="outputVolume"))
+    return protocol
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A project with imported data and one finished refinement; other tests look at it."""
+    folder = tmp_path_factory.mktemp("workflow")
+    truth, sqlite = phantom.write_data(folder, COUNT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        project = Manager().createProject("refine", location=str(folder))
+        patch.chdir(project.path)
+        pw.Config.getDomain().findClass("ProtSwiftres")
+        imported = import_data(project, folder, sqlite)
+        protocol = new_refinement(project, imported, initialResolution=40.0, iterations=2, diameter=150.0)
+        protocol.mask.set(imported.mask)
+        protocol.mask.setExtended("outputMask")
+        launch(project, protocol)
+        yield SimpleNamespace(project=project, imported=imported, truth=truth, protocol=protocol, folder=folder)
+
+
+def refined_poses(protocol):
+    """(image_to_volume (N, 3, 3), shift_a (N, 2)) by the definition x_image = inv(M) x_volume."""
+    inverses = [np.linalg.inv(p.getTransform().getMatrix()) for p in protocol.outputParticles.iterItems()]
+    inverses = np.array(inverses)
+    return inverses[:, :3, :3].transpose(0, 2, 1), -inverses[:, :2, 3] * phantom.PIXEL_SIZE_A
+
+
+def test_particles_keep_their_identity(work):
+    ours, theirs = work.protocol.outputParticles, work.imported.particles.outputParticles
+    assert isinstance(ours, SetOfParticles) and ours.hasAlignmentProj() and ours.hasCTF()
+    assert ours.getSize() == COUNT
+    assert ours.getSamplingRate() == phantom.PIXEL_SIZE_A
+    for refined, original in zip(ours.iterItems(), [item.clone() for item in theirs.iterItems()]):
+        assert refined.getObjId() == original.getObjId()
+        assert refined.getLocation() == original.getLocation()
+        assert refined.getCTF().getDefocusU() == original.getCTF().getDefocusU()
+
+
+def test_poses_are_close_to_the_truth(work):
+    """The reference stands in the frame of the truth, so no rotation between frames has to be removed.
+
+    Blobs of 9 A in a particle of 100 A, with as much noise as signal, leave a few degrees; a wrong sign leaves ninety.
+    """
+    rotations, shift_a = refined_poses(work.protocol)
+    between = Rotation.from_matrix(rotations).inv() * Rotation.from_matrix(work.truth.image_to_volume)
+    assert np.median(np.rad2deg(between.magnitude())) < 5
+    assert np.median(np.linalg.norm(shift_a - work.truth.shift_a, axis=1)) < 0.5 * phantom.PIXEL_SIZE_A
+
+
+def test_volume_has_halves_and_resembles_the_truth(work):
+    volume = work.protocol.outputVolume
+    assert isinstance(volume, Volume) and volume.hasHalfMaps()
+    assert volume.getSamplingRate() == phantom.PIXEL_SIZE_A
+    maps = []
+    for path in (volume.getFileName(), *volume.getHalfMaps().split(",")):
+        assert not Path(path).is_absolute()  # a project may be moved
+        with mrcfile.open(path) as mrc:
+            assert mrc.data.shape == (phantom.BOX_PX,) * 3
+            assert mrc.voxel_size.x == pytest.approx(phantom.PIXEL_SIZE_A)
+            maps.append(mrc.data.copy())
+    assert np.corrcoef(maps[0].ravel(), phantom.volume().ravel())[0, 1] > 0.9
+    assert not np.array_equal(maps[1], maps[2])
+
+
+def test_fsc_has_a_value_for_every_shell(work):
+    fsc = work.protocol.outputFSC
+    assert isinstance(fsc, FSC)
+    frequency, values = (np.array(list(column), float) for column in fsc.getData())
+    assert (frequency[0], values[0]) == (0, 1)
+    np.testing.assert_allclose(frequency, np.arange(phantom.BOX_PX // 2 + 1) / (phantom.BOX_PX * phantom.PIXEL_SIZE_A),
+                               atol=1e-6)
+    assert values[1:4].min() > 0.9 and values.max() <= 1 + 1e-6
+
+
+def test_half_sets_and_scores_come_back(work):
+    items = [item.clone() for item in work.protocol.outputParticles.iterItems()]
+    halves = [item._rlnRandomSubset.get() for item in items]
+    assert abs(halves.count(1) - COUNT // 2) <= 0.2 * COUNT and halves.count(1) + halves.count(2) == COUNT
+    assert all(np.isfinite(item._rlnLogLikeliContribution.get()) for item in items)
+
+
+def test_summary_and_methods_say_what_was_done(work):
+    protocol = work.project.getProtocol(work.protocol.getObjId())
+    assert any("Resolution" in line for line in protocol.summary())
+    assert "200 particles with swiftres" in "".join(protocol.methods())
+    assert "Johnson" in "".join(protocol.citations())
+
+
+def test_viewer_draws_everything(work):
+    from matplotlib import pyplot as plt
+
+    from swiftres_plugin.viewers import SwiftresViewer
+
+    viewer = SwiftresViewer(project=work.project)
+    viewer.setProtocol(work.protocol)
+    show = viewer._getVisualizeDict()
+    for name, axes in (("showSlices", 6), ("showFsc", 1), ("showCourse", 1), ("showDirections", 2)):
+        (view,) = show[name]()
+        assert len(view.figure.axes) == axes
+        picture = work.folder / f"{name}.png"
+        view.figure.savefig(picture)
+        assert picture.stat().st_size > 5000
+    plt.close("all")
+
+
+def test_viewer_says_what_is_not_there(work):
+    from pyworkflow.viewer import MessageView
+
+    from swiftres_plugin.viewers import SwiftresViewer
+
+    viewer = SwiftresViewer(project=work.project)
+    viewer.setProtocol(work.protocol)
+    viewer.iteration.set(77)
+    (view,) = viewer._getVisualizeDict()["showSlices"]()
+    assert isinstance(view, MessageView)
+
+
+@pytest.fixture
+def started(work, monkeypatch):
+    """A protocol whose refinement was interrupted after its first iteration; commands are kept instead of run."""
+    protocol = new_refinement(work.project, work.imported, iterations=5)
+    work.project.saveProtocol(protocol)
+    protocol.makePathsAndClean()
+    commands = []
+    monkeypatch.setattr(protocol, "runJob", lambda program, line, **_: commands.append(line.split()))
+    protocol.refineStep("inputs", json.dumps(protocol._settingOptions()))
+    iteration = Path(protocol._getRunPath(layout.iteration_name(1)))
+    iteration.mkdir(parents=True)
+    (iteration / layout.STATE).write_text("{}")
+    return SimpleNamespace(protocol=protocol, commands=commands, iteration=iteration)
+
+
+def test_the_command_line_says_what_the_form_says(started):
+    (line,) = started.commands
+    words = dict(zip(line[3::2], line[4::2]))
+    assert line[:3] == ["-m", "swiftres_plugin.engine", "refine"]
+    assert words["--particles"].endswith("input_particles.star") and words["--output"].endswith("extra/run")
+    assert (words["--initial-resolution"], words["--symmetry"], words["--iterations"]) == ("60", "C1", "5")
+    assert (words["--device"], words["--threads"]) == ("cpu", "1")
+
+
+def test_an_interrupted_run_goes_on(started):
+    started.protocol.refineStep("inputs", json.dumps(started.protocol._settingOptions()))
+    assert started.commands[1][3:] == ["--resume", started.protocol._getRunPath()]
+    assert started.iteration.exists()
+
+
+def test_other_settings_start_anew(started):
+    started.protocol.symmetry.set("c2")
+    started.protocol.refineStep("inputs", json.dumps(started.protocol._settingOptions()))
+    assert "--resume" not in started.commands[1] and "C2" in started.commands[1]
+    assert not started.iteration.exists()
+
+
+def test_other_settings_are_seen_by_continue(started):
+    """Scipion runs a step again when its arguments changed: every setting must be among them."""
+    started.protocol._insertAllSteps()
+    before = [step.argsStr.get() for step in started.protocol._steps]
+    started.protocol._steps = []
+    started.protocol.maxShift.set(12.0)
+    started.protocol._insertAllSteps()
+    after = [step.argsStr.get() for step in started.protocol._steps]
+    assert [old == new for old, new in zip(before, after)] == [True, False, False]
+
+
+def test_continue_of_a_finished_run_repeats_nothing(work):
+    written = Path(work.protocol._getRunPath(layout.RUN)).stat().st_mtime_ns
+    protocol = work.project.getProtocol(work.protocol.getObjId())
+    protocol.runMode.set(MODE_RESUME)
+    launch(work.project, protocol)
+    assert Path(protocol._getRunPath(layout.RUN)).stat().st_mtime_ns == written
+    assert protocol.outputParticles.getSize() == COUNT
+
+
+def test_validation_tells_what_is_wrong(work):
+    protocol = new_refinement(work.project, work.imported, symmetry="X3", alignment=1)
+    protocol.inputVolumes.append(Pointer(work.imported.volume, extended="outputVolume"))
+    errors = "\n".join(protocol.validate())
+    assert "several structures are not supported yet" in errors
+    assert "Unknown symmetry 'X3'" in errors
+    assert "Local alignment starts from the poses" in errors
+
+
+def test_validation_accepts_what_is_right(work):
+    assert new_refinement(work.project, work.imported, symmetry="i3").validate() == []
+
+
+def test_mask_of_another_box_is_refused(work):
+    phantom.write_mrc(work.folder / "small.mrc", np.ones((16, 16, 16)))
+    mask = launch(work.project, work.project.newProtocol(
+        ProtImportMask, maskPath=str(work.folder / "small.mrc"), samplingRate=phantom.PIXEL_SIZE_A))
+    protocol = new_refinement(work.project, work.imported)
+    protocol.mask.set(mask)
+    protocol.mask.setExtended("outputMask")
+    assert any("16 px" in error and "32 px" in error for error in protocol.validate())
+
+
+def test_warnings_tell_what_the_user_may_not_expect(work, monkeypatch):
+    monkeypatch.setattr("swiftres_plugin.plugin.Plugin.hasGpu", classmethod(lambda cls: False))
+    protocol = new_refinement(work.project, work.imported)
+    protocol.useGpu.set(True)
+    assert any("processor" in warning for warning in protocol.warnings())
+    assert protocol._device() == "cpu"
