@@ -21,7 +21,7 @@ def plot_slices(voxels: np.ndarray, pixel_size_a: float, title: str) -> EmPlotte
         for i, axis in enumerate(AXES):
             centre = voxels.shape[2 - i] // 2
             image = voxels.take(centre, 2 - i) if kind == "slice" else voxels.sum(2 - i)
-            frame = plotter.createSubPlot(f"{kind} along {axis}", "", "")
+            frame = plotter.createSubPlot(f"{kind} along {axis} (A)", "", "")
             frame.imshow(image, cmap="gray", origin="lower", extent=(0, width_a, 0, width_a), interpolation="nearest")
             frame.tick_params(labelsize=7)
     return plotter
@@ -51,7 +51,9 @@ def plot_directions(matrices: np.ndarray, title: str) -> EmPlotter:
     counts, _, _ = np.histogram2d(longitude, np.clip(beam[:, 2], -1, 1), bins=edges)
     plotter = EmPlotter(windowTitle=title, figsize=(8, 4.8))
     frame = plotter.createSubPlot(title, "", "", projection="mollweide")
-    density = frame.pcolormesh(edges[0], np.arcsin(edges[1]), counts.T / counts.mean(), cmap="viridis", vmin=0)
+    fine = np.linspace(-1, 1, 8 * bins + 1)  # so that cells follow the outline
+    relative = counts.repeat(8, axis=1).T / counts.mean()
+    density = frame.pcolormesh(edges[0], np.arcsin(fine), relative, cmap="viridis", vmin=0)
     plotter.figure.colorbar(density, ax=frame, shrink=0.8, label="particles relative to even views")
     frame.tick_params(labelsize=7)
     frame.grid(alpha=0.3)
