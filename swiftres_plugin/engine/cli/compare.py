@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from swiftres_plugin.engine.data.particles import Particles, Poses
 
 NAME = "compare"
-HELP = "Angular and shift differences between two STAR files of the same particles."
+HELP = "angular and shift differences between two STAR files of the same particles"
 PERCENTILES = (75, 90, 95, 100)
 
 

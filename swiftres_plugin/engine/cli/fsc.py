@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from swiftres_plugin.engine.data.maps import Fsc, HalfMaps
 
 NAME = "fsc"
-HELP = "Fourier shell correlation of two maps, and the resolution it gives."
+HELP = "Fourier shell correlation of two maps, and the resolution it gives"
 THRESHOLDS = (0.143, 0.5)
 
 

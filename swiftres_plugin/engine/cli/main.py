@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse ends --help, --version and its own errors this way
         return int(stop.code or DONE)
+    _let_waiting_threads_sleep()
     try:
         code = args.run(args)
         sys.stdout.flush()
@@ -62,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         text, code = explained(error)
         print(f"swiftres: {' '.join(text.split())}", file=sys.stderr)
         return code
+
+
+def _let_waiting_threads_sleep() -> None:
+    """OpenMP threads that wait for work sleep instead of spinning, unless the user's environment says otherwise.
+
+    The engine and FAISS each have a pool of threads; spinning pools take the cores from one another, and a refinement
+    on cores shared with other programs becomes several times slower. Read when torch is loaded: commands load it later.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -115,7 +115,9 @@ class Particles:
 class ParticleSource(Protocol):
     """The lazy door to pixels: MRC files in production, arrays in tests."""
 
-    particles: Particles
+    @property
+    def particles(self) -> Particles:
+        """What is known of the images."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Images of the particles at `rows`: (B, n, n) float32."""
