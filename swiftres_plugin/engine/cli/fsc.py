@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from swiftres_plugin.engine.data.maps import Fsc, HalfMaps
 
 NAME = "fsc"
@@ -52,7 +54,7 @@ def read_pair(first: str, second: str) -> HalfMaps:
     return HalfMaps(a, b)
 
 
-def read_mask(path: str, halves: HalfMaps):
+def read_mask(path: str, halves: HalfMaps) -> np.ndarray:
     """Mask voxels that fit the maps. Raises `InputError` when they do not."""
     from swiftres_plugin.engine.checks import check_mask
     from swiftres_plugin.engine.io.mrc import read_map
