@@ -127,7 +127,7 @@ class ProtSwiftres(ProtRefine3D):
         aligned.setAlignmentProj()
         aligned.copyItems(particles, doClone=False, updateItemCallback=refined.update)
 
-        volume = Volume(objLabel="refined volume")
+        volume = Volume()
         volume.setFileName(self._getRunPath(layout.map_name()))
         volume.setHalfMaps([self._getRunPath(layout.half_name(1)), self._getRunPath(layout.half_name(2))])
         volume.setSamplingRate(pixel_size_a)
