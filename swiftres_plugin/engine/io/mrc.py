@@ -114,7 +114,7 @@ def read_map(path: Path | str) -> Map:
         raw = np.frombuffer(file.read(header.file_bytes - header.data_offset), header.dtype)
     stored = header.axes[::-1]
     voxels = raw.reshape(header.shape).transpose([stored.index(axis) for axis in (3, 2, 1)])
-    voxels = np.ascontiguousarray(voxels, dtype=np.float32)
+    voxels = np.array(voxels, dtype=np.float32, order="C")
     if not np.isfinite(voxels).all():
         raise InputError("the map holds voxels that are not finite", where=path,
                          found=f"{np.count_nonzero(~np.isfinite(voxels))} voxels with NaN or infinity",
