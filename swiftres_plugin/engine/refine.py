@@ -145,8 +145,7 @@ def meet(engine: Engine, state: RefinementState, plan: IterationPlan, assignment
     state = replace(
         state, number=plan.number, references=tuple(masked_reference(r, window) for r in references),
         assignment=assignment, halves=halves, combined=combined, mask=window, fsc=fsc, history=history)
-    return replace(state, last_shell=next_last_shell(resolution, band, state, settings),
-                   finished=at_rest(history, diameter_a) or plan.number >= settings.schedule.iterations)
+    return replace(state, last_shell=next_last_shell(resolution, band, state, settings), at_rest=at_rest(history, diameter_a))
 
 
 def working_mask(engine: Engine, state: RefinementState, halves: HalfMaps, diameter_a: float) -> np.ndarray:
@@ -175,7 +174,7 @@ def figures(engine: Engine, plan: IterationPlan, before: Assignment | None, afte
 
 def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
     """States after each iteration, until the refinement is at rest or has used its iterations."""
-    while not state.finished:
+    while not state.at_rest and state.number < engine.settings.schedule.iterations:
         plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
         state = iterate(engine, state, plan)
         yield state

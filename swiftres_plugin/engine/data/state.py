@@ -62,4 +62,4 @@ class RefinementState:
     mask: np.ndarray | None = None
     fsc: Fsc | None = None
     history: tuple[IterationRecord, ...] = ()
-    finished: bool = False
+    at_rest: bool = False

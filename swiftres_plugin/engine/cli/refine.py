@@ -1,0 +1,68 @@
+"""`swiftres refine`: particles and a starting map to gold-standard half maps."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from swiftres_plugin import layout
+from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.errors import InputError
+from swiftres_plugin.settings import leaves
+
+NAME = "refine"
+HELP = "Refine a 3D map from particles and a starting map."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("files")
+    files.add_argument("--particles", metavar="STAR", help="particles with CTF (RELION STAR, optics groups)")
+    files.add_argument("--reference", metavar="MAP", action="append", default=[], help="starting map (MRC); any box or pixel size")
+    files.add_argument("--mask", metavar="MAP", default="", help="solvent mask from 0 to 1, in the particles' box")
+    files.add_argument("--output", metavar="RUN", help="new folder for the results")
+    files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
+                       "--iterations, --device, --threads, --memory and --scratch may be given anew")
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    output = Path(args.resume or _needed(args, "output"))
+    if not args.resume:
+        _needed(args, "particles")
+        if len(args.reference) != 1:
+            raise InputError("one starting map is needed", found=f"{len(args.reference)} --reference", remedy="Give --reference MAP once.")
+    from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
+    from swiftres_plugin.engine.run import Inputs, check_output_folder, new_run, resume_run
+    settings = settings_from(args)
+    if not args.resume:
+        check_output_folder(output)
+    elif not output.is_dir():
+        raise InputError("there is no run to go on with", where=output, expected="the folder of an earlier run")
+    output.mkdir(parents=True, exist_ok=True)
+    reporter = TeeReporter(TerminalReporter(), JsonLinesReporter(output / layout.PROGRESS))
+    if args.resume:
+        resume_run(output, _changes(args), reporter)
+    else:
+        mask = str(Path(args.mask).resolve()) if args.mask else ""
+        inputs = Inputs(str(Path(args.particles).resolve()), str(Path(args.reference[0]).resolve()), mask)
+        new_run(inputs, settings, output, reporter)
+    return 0
+
+
+def _needed(args: argparse.Namespace, name: str) -> str:
+    value = getattr(args, name)
+    if not value:
+        raise InputError(f"--{name} is missing", remedy="See 'swiftres refine --help'.")
+    return value
+
+
+def _changes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """What may change in a resumed run, where it differs from its default."""
+    allowed = {"iterations", "device", "threads", "memory", "scratch"}
+    changes: dict[str, dict[str, object]] = {}
+    for branch, leaf in leaves():
+        value = getattr(args, leaf.name)
+        if value != leaf.default:
+            if leaf.name not in allowed:
+                raise InputError(f"--{leaf.name.replace('_', '-')} cannot change in a resumed run", remedy="Start a new run for it.")
+            changes.setdefault(branch, {})[leaf.name] = value
+    return changes

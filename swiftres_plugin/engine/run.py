@@ -1,0 +1,229 @@
+"""A whole run: open and check what was given, refine, and write every state; the part between a door and the corridor."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import resource
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import swiftres_plugin
+from swiftres_plugin import layout
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.checks import check_box, check_mask, check_output_folder, check_reference
+from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.data.maps import Map
+from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
+from swiftres_plugin.engine.io.files import written_atomically
+from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
+from swiftres_plugin.engine.io.star import read_particles, write_particles
+from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
+from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.refine import refine, start
+from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.stages.index import faiss_problem
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.errors import InputError, StateError
+from swiftres_plugin.settings import RefineSettings
+
+SAME_PIXEL = 1e-3  # relative difference of pixel sizes that is a rounding and not another sampling
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a run, as absolute paths."""
+
+    particles: str
+    reference: str
+    mask: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """The files of a run, read and checked."""
+
+    particles: Particles
+    source: MrcSource
+    reference: Map
+    mask: Map | None
+
+
+def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) -> Opened:
+    """Read metadata and maps and check everything that can be known before the work starts."""
+    symmetry_operators(settings.schedule.symmetry)
+    particles = read_particles(inputs.particles)
+    check_box(particles.box_px, particles.pixel_size_a, inputs.particles)
+    check_stacks(particles)
+    if len(particles) < 4:
+        raise InputError("too few particles", where=inputs.particles, found=str(len(particles)), expected="at least 4")
+    if settings.schedule.alignment == "local" and particles.poses is None:
+        raise InputError("local alignment needs poses", where=inputs.particles, found="no angle columns",
+                         remedy="Use --alignment global.")
+    reference = read_map(inputs.reference)
+    check_reference(reference, inputs.reference)
+    mask = read_map(inputs.mask) if inputs.mask else None
+    if mask is not None:
+        check_mask(mask, particles.box_px, particles.pixel_size_a, inputs.mask)
+    finest = 2 * particles.pixel_size_a
+    if settings.schedule.initial_resolution < finest:
+        raise InputError("the initial resolution is finer than the particles", found=f"{settings.schedule.initial_resolution:g} A",
+                         expected=f"at least {finest:g} A (Nyquist)")
+    return Opened(particles, MrcSource(particles), fitted(reference, particles, reporter), mask)
+
+
+def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
+    """The starting map in the box and at the pixel size of the particles."""
+    box, pixel = particles.box_px, particles.pixel_size_a
+    same_pixel = abs(reference.pixel_size_a - pixel) <= SAME_PIXEL * pixel
+    if same_pixel and reference.box_px == box:
+        return Map(reference.voxels, pixel, reference.origin_a)
+    reporter.message(f"The starting map ({reference.box_px} px of {reference.pixel_size_a:g} A) is resampled to the particles' "
+                     f"{box} px of {pixel:g} A.")
+    voxels = torch.from_numpy(np.ascontiguousarray(reference.voxels, dtype=np.float32))
+    if not same_pixel:
+        size = padded_size(reference.box_px, reference.pixel_size_a / pixel)
+        voxels = crop_or_pad(voxels, size)
+        voxels = resample_cube(voxels, round(size * reference.pixel_size_a / pixel))
+    return Map(crop_or_pad(voxels, box).numpy(), pixel)
+
+
+def padded_size(box_px: int, ratio: float) -> int:
+    """The box from `box_px` on whose size times `ratio` is nearest to an integer, so that resampling keeps the scale."""
+    sizes = np.arange(box_px, 2 * box_px + 1)
+    error = np.abs(sizes * ratio - np.round(sizes * ratio)) / (sizes * ratio)
+    good = np.flatnonzero(error < 2e-4)
+    return int(sizes[good[0]] if len(good) else sizes[np.argmin(error)])
+
+
+def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Reporter) -> None:
+    """Refine from the start into the new folder `output`."""
+    check_output_folder(output)
+    opened = open_inputs(inputs, settings, reporter)
+    output.mkdir(parents=True, exist_ok=True)
+    asked = {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()}
+    (output / layout.SETTINGS).write_text(json.dumps(asked, indent=1))
+    carry_on(opened, settings, output, reporter, None)
+
+
+def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Reporter) -> None:
+    """Go on with the run in `output` after its last finished iteration; `changes` to its settings, by branch."""
+    try:
+        asked = json.loads((output / layout.SETTINGS).read_text())
+        for branch, values in changes.items():
+            asked["settings"][branch].update(values)
+        inputs, settings = Inputs(**asked["inputs"]), RefineSettings.from_dict(asked["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"{output}: this folder holds no run that can go on ({error})") from error
+    opened = open_inputs(inputs, settings, reporter)
+    finished = layout.finished_iterations(output)
+    state = load_state(finished[-1][1]) if finished else None
+    if state is not None and len(state.half) != len(opened.particles):
+        raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, the run in {output} has {len(state.half)}")
+    carry_on(opened, settings, output, reporter, state)
+
+
+def carry_on(opened: Opened, settings: RefineSettings, output: Path, reporter: Reporter, state: RefinementState | None) -> None:
+    """Iterate from `state` (or from the start) and write what comes out."""
+    began = time.time()
+    warnings = warn_of_faiss(reporter)
+    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
+    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
+    try:
+        spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
+        mask = None if opened.mask is None else opened.mask.voxels
+        engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
+        if state is None:
+            state = start(engine, opened.reference, mask)
+        for state in refine(engine, state):
+            keep(state, opened, output)
+            tell(state, reporter)
+            with written_atomically(output / layout.RUN) as part:
+                part.write_text(json.dumps(provenance(opened, state, engine, began, warnings), indent=1))
+    finally:
+        cache.unlink(missing_ok=True)
+    conclude(state, output, reporter)
+
+
+def warn_of_faiss(reporter: Reporter) -> list[str]:
+    problem = faiss_problem()
+    if not problem:
+        return []
+    text = f"FAISS cannot be used ({problem}); the search runs as a plain matrix product."
+    reporter.warning(text)
+    return [text]
+
+
+def with_poses(particles: Particles, state: RefinementState) -> Particles:
+    """The particles with the state's poses, half sets and scores."""
+    found = state.assignment
+    if found is None:
+        return particles
+    scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability,
+              "class_id": np.zeros(len(particles), dtype=np.int64)}
+    return replace(particles, poses=Poses(found.image_to_volume, found.shift_a), half=state.half,
+                   scores={**particles.scores, **scores})
+
+
+def keep(state: RefinementState, opened: Opened, output: Path) -> None:
+    """Write the state's folder, copy its results to the top of the run, and thin out folders no resume needs."""
+    particles = with_poses(opened.particles, state)
+    folder = save_state(output, state, particles)
+    for name in (layout.map_name(), layout.half_name(1), layout.half_name(2), layout.fsc_name(), layout.mask_name()):
+        with written_atomically(output / name) as part:
+            shutil.copyfile(folder / name, part)
+    write_particles(output / layout.PARTICLES, particles)
+    for number, old in layout.finished_iterations(output):
+        if number < state.number - 1:
+            slim(old)
+
+
+def tell(state: RefinementState, reporter: Reporter) -> None:
+    last = state.history[-1]
+    turn = "" if math.isnan(last.median_turn_rad) else f", poses turned {math.degrees(last.median_turn_rad):.2f} degrees"
+    kind = "global" if last.exhaustive else "local"
+    reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
+                     f"{last.resolution_a:.2f} A{turn}, {sum(last.seconds.values()):.0f} s")
+
+
+def conclude(state: RefinementState, output: Path, reporter: Reporter) -> None:
+    last = state.history[-1]
+    why = "at rest" if state.at_rest else "at its ceiling of iterations"
+    reporter.message(f"Finished {why} after {state.number} iterations: {last.resolution_a:.2f} A (FSC 0.143). "
+                     f"Map: {output / layout.map_name()}  Particles: {output / layout.PARTICLES}")
+
+
+def provenance(opened: Opened, state: RefinementState, engine: Engine, began: float, warnings: list[str]) -> dict:
+    """What stands in run.json."""
+    iterations = [{k: _finite(v) for k, v in dataclasses.asdict(r).items()} for r in state.history]
+    device = engine.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "settings": engine.settings.to_dict(), "particles": len(opened.particles), "versions": versions(),
+        "device": {"kind": device.type, "name": name, "threads": engine.compute.threads},
+        "resolution_a": _finite(state.history[-1].resolution_a), "at_rest": state.at_rest, "iterations": iterations,
+        "seconds": round(time.time() - began, 1), "warnings": warnings, "peak_memory_bytes": peak,
+        "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0}
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity and no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    found = {"swiftres": swiftres_plugin.__version__, "python": platform.python_version(), "numpy": np.__version__,
+             "torch": torch.__version__}
+    if not faiss_problem():
+        import faiss
+        found["faiss"] = faiss.__version__
+    return found
