@@ -232,6 +232,7 @@ def test_box_other_than_the_optics(tmp_path):
         MrcSource(particles).read(np.array([0]))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # mrcfile notices as well
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_non_finite_pixel_names_file_and_image(tmp_path, bad, dtype):
