@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pyworkflow.protocol import LEVEL_ADVANCED, LEVEL_NORMAL, params
@@ -85,13 +85,13 @@ def chosen(protocol: Any) -> dict[str, Any]:
     return values
 
 
-def as_options(values: dict[str, Any]) -> list[str]:
-    """The settings that differ from their default, as command line options."""
+def as_options(values: dict[str, Any], always: Collection[str] = ()) -> list[str]:
+    """The settings that differ from their default, and those of `always`, as command line options."""
     defaults = {leaf.name: leaf.default for _, leaf in settings.leaves()}
     options: list[str] = []
     for name, value in values.items():
         flag = name.replace("_", "-")
-        if value == defaults[name]:
+        if value == defaults[name] and name not in always:
             continue
         if isinstance(value, bool):
             options.append(f"--{flag}" if value else f"--no-{flag}")

@@ -18,6 +18,8 @@ from swiftres_plugin import convert, layout, settings
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 
+MAY_CHANGE = ("iterations", "memory", "scratch")  # in a run that goes on
+ALWAYS_NAMED = ("initial_resolution", "symmetry")  # on the command line, for who reads the log
 SYMMETRY = re.compile(r"([CD][1-9]\d*|T|O|I[1-4]?)", re.IGNORECASE)
 SYMMETRY_HELP = (
     "\n\nThe axes are those of RELION and Xmipp: Dn has a twofold axis on x (Scipion's Dxn), T a threefold on z (Tz3), "
@@ -89,10 +91,10 @@ class ProtSwiftres(ProtRefine3D):
     def _insertAllSteps(self):
         particles = self.inputParticles.get()
         inputs = json.dumps([particles.getObjId(), particles.getSize(), self._volume().getObjId(), self._maskId()])
-        options = json.dumps(self._settingOptions())
+        chosen = json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
-        self._insertFunctionStep(self.refineStep, inputs, options, needsGPU=self.usesGpu())
-        self._insertFunctionStep(self.createOutputStep, inputs, options, needsGPU=False)
+        self._insertFunctionStep(self.refineStep, inputs, chosen, needsGPU=self.usesGpu())
+        self._insertFunctionStep(self.createOutputStep, inputs, chosen, needsGPU=False)
 
     # -------------------------- STEPS functions --------------------------
     def convertInputStep(self, inputs: str):
@@ -103,21 +105,23 @@ class ProtSwiftres(ProtRefine3D):
             convert.write_map(self.mask.get(), self._maskFile())
         pwutils.cleanPath(self._getRunPath())
 
-    def refineStep(self, inputs: str, options: str):
+    def refineStep(self, inputs: str, chosen: str):
         """Run the engine; a run of the same settings that was interrupted goes on after its last finished iteration."""
-        asked = json.loads(options)
-        if layout.finished_iterations(self._getRunPath()) and self._askedBefore() == asked:
+        asked = json.loads(chosen)
+        if layout.finished_iterations(self._getRunPath()) and _fixed(self._askedBefore()) == _fixed(asked):
             self.info("Going on after the last finished iteration.")
-            arguments = ["--resume", self._getRunPath()]
+            changeable = {name: asked[name] for name in MAY_CHANGE}
+            arguments = ["--resume", self._getRunPath(), *settings_form.as_options(changeable)]
         else:
             pwutils.cleanPath(self._getRunPath())
-            with open(self._askedFile(), "w") as file:
-                json.dump(asked, file)
-            arguments = [*self._inputOptions(), *asked, *self._computeOptions(), "--output", self._getRunPath()]
-        program, line = Plugin.getEngineCommand(["refine", *arguments])
+            arguments = [*self._inputOptions(), *settings_form.as_options(asked, always=ALWAYS_NAMED),
+                         "--output", self._getRunPath()]
+        with open(self._askedFile(), "w") as file:
+            json.dump(asked, file)
+        program, line = Plugin.getEngineCommand(["refine", *arguments, *self._computeOptions()])
         self.runJob(program, line, env=Plugin.getEnviron(), numberOfMpi=1)
 
-    def createOutputStep(self, inputs: str, options: str):
+    def createOutputStep(self, inputs: str, chosen: str):
         particles = self.inputParticles.get()
         pixel_size_a = particles.getSamplingRate()
 
@@ -231,10 +235,10 @@ class ProtSwiftres(ProtRefine3D):
     def _askedFile(self) -> str:
         return self._getExtraPath("asked.json")
 
-    def _askedBefore(self) -> list[str] | None:
-        """Options of the run that is in the run folder, if there is one."""
+    def _askedBefore(self) -> dict[str, Any]:
+        """Settings of the run that is in the run folder, if there is one."""
         if not os.path.exists(self._askedFile()):
-            return None
+            return {}
         with open(self._askedFile()) as file:
             return json.load(file)
 
@@ -261,12 +265,10 @@ class ProtSwiftres(ProtRefine3D):
         options = ["--particles", self._particlesFile(), "--reference", self._referenceFile()]
         return options if self.mask.get() is None else [*options, "--mask", self._maskFile()]
 
-    def _settingOptions(self) -> list[str]:
-        """The form's settings as options. The two that matter most are always spelled out, for the log."""
+    def _chosen(self) -> dict[str, Any]:
+        """{setting name: value} of the form."""
         values = settings_form.chosen(self)
-        always = ["--initial-resolution", f"{values.pop('initial_resolution'):g}",
-                  "--symmetry", values.pop("symmetry").upper()]
-        return always + settings_form.as_options(values)
+        return {**values, "symmetry": values["symmetry"].upper()}
 
     def _computeOptions(self) -> list[str]:
         return ["--device", self._device(), "--threads", str(self.numberOfThreads.get())]
@@ -274,3 +276,8 @@ class ProtSwiftres(ProtRefine3D):
     def _device(self) -> str:
         """Device of this run, decided on the machine that runs it."""
         return f"cuda:{self.getGpuList()[0]}" if self.usesGpu() and Plugin.hasGpu() else "cpu"
+
+
+def _fixed(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run keeps from its beginning to its end."""
+    return {name: value for name, value in chosen.items() if name not in MAY_CHANGE}

@@ -174,7 +174,7 @@ def started(work, monkeypatch):
     protocol.makePathsAndClean()
     commands = []
     monkeypatch.setattr(protocol, "runJob", lambda program, line, **_: commands.append(line.split()))
-    protocol.refineStep("inputs", json.dumps(protocol._settingOptions()))
+    protocol.refineStep("inputs", json.dumps(protocol._chosen()))
     iteration = Path(protocol._getRunPath(layout.iteration_name(1)))
     iteration.mkdir(parents=True)
     (iteration / layout.STATE).write_text("{}")
@@ -191,14 +191,22 @@ def test_the_command_line_says_what_the_form_says(started):
 
 
 def test_an_interrupted_run_goes_on(started):
-    started.protocol.refineStep("inputs", json.dumps(started.protocol._settingOptions()))
-    assert started.commands[1][3:] == ["--resume", started.protocol._getRunPath()]
+    started.protocol.refineStep("inputs", json.dumps(started.protocol._chosen()))
+    assert started.commands[1][3:] == [
+        "--resume", started.protocol._getRunPath(), "--iterations", "5", "--device", "cpu", "--threads", "1"]
+    assert started.iteration.exists()
+
+
+def test_a_run_goes_on_with_more_iterations(started):
+    started.protocol.iterations.set(9)
+    started.protocol.refineStep("inputs", json.dumps(started.protocol._chosen()))
+    assert "--resume" in started.commands[1] and "9" in started.commands[1]
     assert started.iteration.exists()
 
 
 def test_other_settings_start_anew(started):
     started.protocol.symmetry.set("c2")
-    started.protocol.refineStep("inputs", json.dumps(started.protocol._settingOptions()))
+    started.protocol.refineStep("inputs", json.dumps(started.protocol._chosen()))
     assert "--resume" not in started.commands[1] and "C2" in started.commands[1]
     assert not started.iteration.exists()
 
