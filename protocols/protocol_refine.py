@@ -197,7 +197,7 @@ class ProtSwiftres(ProtRefine3D):
         return [f"Resolution (FSC 0.143): *{report['resolution_a']:.2f} A* "
                 f"after {len(report['iterations'])} iterations.",
                 f"{self.outputParticles.getSize()} particles, symmetry {self.symmetry.get()}, "
-                f"on {report.get('device', 'an unknown device')}.",
+                f"on {report['device']['kind']} ({report['device']['name']}).",
                 *(f"Warning: {text}" for text in report.get("warnings", []))]
 
     def _methods(self):

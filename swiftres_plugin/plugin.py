@@ -22,6 +22,7 @@ PACKAGE_FOLDER = os.path.dirname(os.path.abspath(swiftres_plugin.__file__))
 class Plugin(pwem.Plugin):
     """The engine runs as a child process, in Scipion's own Python or in another environment."""
 
+    _url = ""
     _supportedVersions = [swiftres_plugin.__version__]
     _processingField = ["SPA"]
 

@@ -1,5 +1,6 @@
 """The protocol in a real project, fed by pwem's own imports: outputs exist and their numbers are right."""
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,7 +133,9 @@ def test_half_sets_and_scores_come_back(work):
 
 def test_summary_and_methods_say_what_was_done(work):
     protocol = work.project.getProtocol(work.protocol.getObjId())
-    assert any("Resolution" in line for line in protocol.summary())
+    summary = "\n".join(protocol.summary())
+    assert re.search(r"Resolution \(FSC 0.143\): \*\d+\.\d\d A\* after 2 iterations", summary)
+    assert "200 particles, symmetry C1, on cpu" in summary
     assert "200 particles with swiftres" in "".join(protocol.methods())
     assert "Johnson" in "".join(protocol.citations())
 
@@ -231,6 +234,21 @@ def test_continue_of_a_finished_run_repeats_nothing(work):
     assert protocol.outputParticles.getSize() == COUNT
 
 
+def test_continue_with_more_iterations_adds_to_the_run(work):
+    """The engine itself goes on: the first iteration is not computed again, and the outputs are made anew."""
+    protocol = launch(work.project, new_refinement(work.project, work.imported, initialResolution=40.0, iterations=1))
+    first = Path(protocol._getRunPath(layout.iteration_name(1), layout.STATE))
+    written = first.stat().st_mtime_ns
+    protocol = work.project.getProtocol(protocol.getObjId())
+    protocol.iterations.set(2)
+    protocol.runMode.set(MODE_RESUME)
+    launch(work.project, protocol)
+    report = json.loads(Path(protocol._getRunPath(layout.RUN)).read_text())
+    assert [iteration["number"] for iteration in report["iterations"]] == [1, 2]
+    assert first.stat().st_mtime_ns == written
+    assert protocol.outputParticles.getSize() == COUNT
+
+
 def test_validation_tells_what_is_wrong(work):
     protocol = new_refinement(work.project, work.imported, symmetry="X3", alignment=1)
     protocol.inputVolumes.append(Pointer(work.imported.volume, extended="outputVolume"))
@@ -260,3 +278,13 @@ def test_warnings_tell_what_the_user_may_not_expect(work, monkeypatch):
     protocol.useGpu.set(True)
     assert any("processor" in warning for warning in protocol.warnings())
     assert protocol._device() == "cpu"
+
+
+def test_exported_workflow_comes_back(work, tmp_path, monkeypatch):
+    work.project.getRunsGraph(refresh=True)
+    work.project.exportProtocols([work.project.getProtocol(work.protocol.getObjId())], str(tmp_path / "workflow.json"))
+    monkeypatch.chdir(tmp_path)
+    other = Manager().createProject("reload", location=str(tmp_path))
+    (loaded,) = other.loadProtocols(filename=str(tmp_path / "workflow.json")).values()
+    assert isinstance(loaded, ProtSwiftres)
+    assert (loaded.iterations.get(), loaded.diameter.get(), loaded.useGpu.get()) == (2, 150.0, False)
