@@ -46,7 +46,7 @@ def plot_directions(matrices: np.ndarray, title: str) -> EmPlotter:
     """How many particles are seen from where, relative to an even distribution; matrices (N, 4, 4) or (N, 3, 3)."""
     beam = matrices[:, :3, 2]
     longitude = np.arctan2(beam[:, 1], beam[:, 0])
-    bins = int(np.clip(np.sqrt(len(beam)) / 2, 6, 36))
+    bins = int(np.clip(np.sqrt(len(beam) / 20), 6, 36))  # some ten particles a cell
     edges = np.linspace(-np.pi, np.pi, 2 * bins + 1), np.linspace(-1, 1, bins + 1)  # equal areas on the sphere
     counts, _, _ = np.histogram2d(longitude, np.clip(beam[:, 2], -1, 1), bins=edges)
     plotter = EmPlotter(windowTitle=title, figsize=(8, 4.8))

@@ -33,7 +33,9 @@ class SwiftresViewer(EmProtocolViewer):
         group = form.addGroup("Maps")
         group.addParam("shownMap", params.EnumParam, choices=list(MAPS), default=0, label="Map")
         group.addParam("showSlices", params.LabelParam, label="Slices and projections")
-        group.addParam("showVolumes", params.LabelParam, label="Map and half maps in the Scipion viewer")
+        group.addParam("showVolumes", params.LabelParam, label="Map and half maps in the Scipion viewer",
+                       help="Opens Scipion's table viewer. It needs the X11 libraries of Qt; where they are missing it says "
+                            "so in the terminal only.")
         group = form.addGroup("Resolution")
         group.addParam("showFsc", params.LabelParam, label="Fourier shell correlation")
         group.addParam("showCourse", params.LabelParam, label="Resolution in the course of the refinement")
