@@ -27,7 +27,12 @@ from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, s
 from swiftres_plugin.engine.refine import by_row, draw_halves
 from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages.postprocess import (
-    compute_fsc, correlation, masked_reference, particle_diameter_px, signal_to_noise)
+    compute_fsc,
+    correlation,
+    masked_reference,
+    particle_diameter_px,
+    signal_to_noise,
+)
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.settings import RefineSettings, ScheduleSettings
@@ -117,7 +122,8 @@ def describe(name: str, truth: Truth, poses: Assignment, combined: torch.Tensor 
     mask = torch.from_numpy(truth.mask)
     curve = correlation(combined * mask, truth.voxels * mask)
     band = truth.engine.spectra.band
-    median, move, limit = np.degrees(np.median(angle)), np.median(shift) / band.pixel_size_a, crossing_a(curve, 0.5, band.box_a)
+    median, move = np.degrees(np.median(angle)), np.median(shift) / band.pixel_size_a
+    limit = crossing_a(curve, 0.5, band.box_a)
     print(f"{name:28s} {median:8.3f} {move:9.3f} {np.mean(angle > np.radians(10)):10.3f} {limit:10.2f}")
     return median, move, limit
 
@@ -133,7 +139,8 @@ def main() -> None:
     truth = open_truth(args.folder, args.symmetry, args.device)
     band = truth.engine.spectra.band
     shell = band.shell_of(args.resolution) if args.resolution else band.last_shell
-    print(f"{'':28s} {'degrees':>8s} {'shift px':>9s} {'>10 deg':>10s} {'FSC 0.5 A':>10s}    (band to {band.box_a / shell:.2f} A)")
+    print(f"{'':28s} {'degrees':>8s} {'shift px':>9s} {'>10 deg':>10s} {'FSC 0.5 A':>10s}    "
+          f"(band to {band.box_a / shell:.2f} A)")
     halves, combined, _ = reconstructed(truth, truth.poses)
     describe("true poses", truth, truth.poses, combined)
     best = describe("oracle, true map", truth, refined_from_truth(truth, [truth.voxels] * 2, shell))

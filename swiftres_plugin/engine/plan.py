@@ -20,7 +20,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
     widest = settings.search.max_shift or 0.1 * band.box_a
     step = finest_a / 2
     known = state.assignment is not None and state.number > 0
-    shift_range = min(widest, max(2 * step, 0.5 * band.box_a / state.history[-1].max_frequency / band.box_a)) if known else widest
+    shift_range = min(widest, max(2 * step, 0.5 / state.history[-1].max_frequency)) if known else widest
     return IterationPlan(
         number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings), search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,

@@ -75,8 +75,8 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
         check_mask(mask, particles.box_px, particles.pixel_size_a, inputs.mask)
     finest = 2 * particles.pixel_size_a
     if settings.schedule.initial_resolution < finest:
-        raise InputError("the initial resolution is finer than the particles", found=f"{settings.schedule.initial_resolution:g} A",
-                         expected=f"at least {finest:g} A (Nyquist)")
+        raise InputError("the initial resolution is finer than the particles",
+                         found=f"{settings.schedule.initial_resolution:g} A", expected=f"at least {finest:g} A (Nyquist)")
     return Opened(particles, MrcSource(particles), fitted(reference, particles, reporter), mask)
 
 
@@ -86,8 +86,8 @@ def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
     same_pixel = abs(reference.pixel_size_a - pixel) <= SAME_PIXEL * pixel
     if same_pixel and reference.box_px == box:
         return Map(reference.voxels, pixel, reference.origin_a)
-    reporter.message(f"The starting map ({reference.box_px} px of {reference.pixel_size_a:g} A) is resampled to the particles' "
-                     f"{box} px of {pixel:g} A.")
+    reporter.message(f"The starting map ({reference.box_px} px of {reference.pixel_size_a:g} A) is resampled to the "
+                     f"particles' {box} px of {pixel:g} A.")
     voxels = torch.from_numpy(np.ascontiguousarray(reference.voxels, dtype=np.float32))
     if not same_pixel:
         size = padded_size(reference.box_px, reference.pixel_size_a / pixel)
@@ -127,11 +127,13 @@ def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Re
     finished = layout.finished_iterations(output)
     state = load_state(finished[-1][1]) if finished else None
     if state is not None and len(state.half) != len(opened.particles):
-        raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, the run in {output} has {len(state.half)}")
+        raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, "
+                         f"the run in {output} has {len(state.half)}")
     carry_on(opened, settings, output, reporter, state)
 
 
-def carry_on(opened: Opened, settings: RefineSettings, output: Path, reporter: Reporter, state: RefinementState | None) -> None:
+def carry_on(
+        opened: Opened, settings: RefineSettings, output: Path, reporter: Reporter, state: RefinementState | None) -> None:
     """Iterate from `state` (or from the start) and write what comes out."""
     began = time.time()
     warnings = warn_of_faiss(reporter)
@@ -143,7 +145,7 @@ def carry_on(opened: Opened, settings: RefineSettings, output: Path, reporter: R
         engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
         if state is None:
             state = start(engine, opened.reference, mask)
-        for state in refine(engine, state):
+        for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
             keep(state, opened, output)
             tell(state, reporter)
             with written_atomically(output / layout.RUN) as part:

@@ -16,7 +16,8 @@ HELP = "Refine a 3D map from particles and a starting map."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--particles", metavar="STAR", help="particles with CTF (RELION STAR, optics groups)")
-    files.add_argument("--reference", metavar="MAP", action="append", default=[], help="starting map (MRC); any box or pixel size")
+    files.add_argument("--reference", metavar="MAP", action="append", default=[],
+                       help="starting map (MRC); any box or pixel size")
     files.add_argument("--mask", metavar="MAP", default="", help="solvent mask from 0 to 1, in the particles' box")
     files.add_argument("--output", metavar="RUN", help="new folder for the results")
     files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.resume:
         _needed(args, "particles")
         if len(args.reference) != 1:
-            raise InputError("one starting map is needed", found=f"{len(args.reference)} --reference", remedy="Give --reference MAP once.")
+            raise InputError("one starting map is needed", found=f"{len(args.reference)} --reference",
+                             remedy="Give --reference MAP once.")
     from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
     from swiftres_plugin.engine.run import Inputs, check_output_folder, new_run, resume_run
     settings = settings_from(args)
@@ -63,6 +65,7 @@ def _changes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
         value = getattr(args, leaf.name)
         if value != leaf.default:
             if leaf.name not in allowed:
-                raise InputError(f"--{leaf.name.replace('_', '-')} cannot change in a resumed run", remedy="Start a new run for it.")
+                raise InputError(f"--{leaf.name.replace('_', '-')} cannot change in a resumed run",
+                                 remedy="Start a new run for it.")
             changes.setdefault(branch, {})[leaf.name] = value
     return changes

@@ -86,7 +86,8 @@ def load_state(folder: Path) -> RefinementState:
         fsc = read_fsc(folder / layout.fsc_name())
         assignment = Assignment(*(found[name] for name in Assignment.__slots__))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{folder}: this checkpoint is damaged ({error}). Delete the folder to go on from the one before.") from error
+        raise StateError(f"{folder}: this checkpoint is damaged ({error}). "
+                         "Delete the folder to go on from the one before.") from error
     references = tuple(torch.from_numpy(maps[_reference_name(h)].voxels.copy()) for h in (1, 2))
     return RefinementState(
         numbers["number"], (references[0], references[1]), found["noise"], found["half"], numbers["last_shell"], assignment,

@@ -4,8 +4,8 @@ A reference R is compared with a query q = C X / noise through
 
     log p = 2 Re<q, R> - sum over shells of c(s) P_R(s)
 
-where c is the shell sum of C^2 / noise and P_R the mean power of R on the shell. Stacking [R ; P_R] against [2 q ; -c] makes it one
-inner product, exact for a CTF without astigmatism; R and q are then projected on principal components.
+where c is the shell sum of C^2 / noise and P_R the mean power of R on the shell. Stacking [R ; P_R] against [2 q ; -c]
+makes it one inner product, exact for a CTF without astigmatism; R and q are then projected on principal components.
 """
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ def _faiss_index(vectors: torch.Tensor, recipe: str, nprobe: int) -> FaissIndex:
         index.add(host)
     except RuntimeError as error:
         raise InputError(f"FAISS cannot build '{recipe}' from {len(host)} references of length {host.shape[1]}",
-                         found=str(error).strip().splitlines()[-1], remedy="Use --recipe auto or another factory string.") from error
+                         found=str(error).strip().splitlines()[-1],
+                         remedy="Use --recipe auto or another factory string.") from error
     if "IVF" in recipe:
         faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
     return FaissIndex(index)

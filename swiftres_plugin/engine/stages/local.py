@@ -5,8 +5,8 @@ M = C V(R k) exp(2 pi i k . t) and
 
     log p = sum (2 Re(conj(X) M) - |M|^2) / N
 
-A rotation is changed from the right by a vector w in the image frame, R exp([w]x): a sample at k moves by w x k there. Levenberg-Marquardt
-steps use the Jacobian of M over (w, t) and are taken only where the likelihood rises.
+A rotation is changed from the right by a vector w in the image frame, R exp([w]x): a sample at k moves by w x k there.
+Levenberg-Marquardt steps use the Jacobian of M over (w, t) and are taken only where the likelihood rises.
 """
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def model(batch: ParticleBatch, slices: torch.Tensor, shift_a: torch.Tensor) -> 
 
 def log_likelihood(batch: ParticleBatch, noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
     """(B,) relative to an empty reference; noise (B, L)."""
-    cross = predicted.real * (2 * batch.images.real - predicted.real) + predicted.imag * (2 * batch.images.imag - predicted.imag)
+    real, imaginary = predicted.real, predicted.imag
+    cross = real * (2 * batch.images.real - real) + imaginary * (2 * batch.images.imag - imaginary)
     return (cross / noise).sum(1)
 
 

@@ -91,8 +91,8 @@ def solvent_mask(average: np.ndarray, pixel_size_a: float, resolution_a: float, 
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
     inside = radius <= radius_px
     rim = smooth[inside & (radius > 0.85 * radius_px)]
-    peak = np.percentile(smooth[inside], 99.5)
-    level = np.median(rim)
+    peak = float(np.percentile(smooth[inside], 99.5))
+    level = float(np.median(rim))
     threshold = level + max(4 * _deviation(rim), 0.12 * (peak - level))
     body = _large_parts((smooth > threshold) & inside)
     share = body.sum() / inside.sum()

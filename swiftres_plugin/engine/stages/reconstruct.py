@@ -7,7 +7,7 @@ import torch
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
-from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, empty_sums, insert_slices, sums_to_map
+from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map
 
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
 
@@ -63,6 +63,6 @@ def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | N
     grid = grid_shells(accumulator)
     floor = torch.cat([prior, prior.new_zeros(1)])[grid.clamp(max=shells)]
     inside = (grid < shells) & (floor > 0)
-    quotient = torch.where(inside, accumulator.numerator / torch.where(inside, accumulator.weight + floor, torch.ones_like(floor)),
-                           torch.zeros_like(accumulator.numerator))
+    divisor = torch.where(inside, accumulator.weight + floor, torch.ones_like(floor))
+    quotient = torch.where(inside, accumulator.numerator / divisor, torch.zeros_like(accumulator.numerator))
     return sums_to_map(quotient, box_px)
