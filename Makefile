@@ -23,7 +23,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt setup.py .ci/requirements.py
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed (make install PYTHON=/path/to/python3.11)"; exit 1; }
 	@$(PYTHON) -c 'import tkinter' || { echo "This Python has no tkinter, which Scipion needs (Debian: apt install python3-tk)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) with the $(FAISS) build of faiss; this takes some minutes the first time."
 	$(PIP) -q torch
 ifeq ($(FAISS),gpu)
 	$(PIP) -q -e '.[test]'

@@ -188,10 +188,11 @@ def test_type_suffix_of_file_names_is_removed(tmp_path):
     assert {row.rlnImageName.split("@")[1] for row in table(star)} == {str(tmp_path / "stack.mrcs")}
 
 
-def test_other_formats_are_converted(tmp_path):
+def test_other_formats_are_converted(tmp_path, monkeypatch):
     """A Spider stack is copied to MRC with the same images under the same numbers."""
     from pwem.emlib.image import ImageHandler
 
+    monkeypatch.chdir(tmp_path)  # writing Spider leaves a stray file in the current folder
     particles, _ = make_set(tmp_path, poses=False)
     with mrcfile.open(tmp_path / "stack.mrcs") as mrc:
         images = mrc.data.copy()
