@@ -1,6 +1,6 @@
 """Small data with a known answer: a chiral phantom of five Gaussians, its map, its images, and both as files.
 
-Everything is written in real space from docs/conventions.md; nothing here uses the engine's mathematics.
+Images and maps are written in real space from docs/conventions.md, without the engine's mathematics.
 """
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import reference
+import torch
 from scipy.spatial.transform import Rotation
 
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles, Poses
+from swiftres_plugin.engine.data.spectra import Spectra
+from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
+from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.report import SilentReporter
+from swiftres_plugin.settings import from_flat
 
 PIXEL_A = 4.0
 BOX_PX = 32
@@ -133,3 +141,17 @@ def write_star(path: Path, optics: tuple[Optics, ...], columns: list[str], rows:
     lines += ["", "data_particles", "", "loop_", *(f"_{name} #{i + 1}" for i, name in enumerate(columns))]
     path.write_text("\n".join(lines + [" ".join(row) for row in rows]) + "\n")
     return path
+
+
+def plain_spectra(source: ArraySource) -> Spectra:
+    """Transforms of the images as they are, without normalisation or mask."""
+    band = image_band(source.particles.box_px, source.particles.pixel_size_a)
+    values = torch.view_as_real(images_to_spectra(torch.from_numpy(source.images), band)).to(torch.float16)
+    return Spectra(values, band, source.particles)
+
+
+def engine_over(spectra: Spectra, workers: int = 1, **settings: object) -> Engine:
+    """An engine on the processor with so many workers."""
+    chosen = from_flat(settings)
+    compute = Compute(torch.device("cpu"), workers, 1 << 30)
+    return Engine(spectra, compute, symmetry_operators(chosen.schedule.symmetry), chosen, SilentReporter())
