@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from ... import layout
-from ...errors import StateError
+from ...errors import InputError, StateError
 from ..data.maps import HalfMaps, Map
 from ..data.particles import Particles
 from ..data.search import Assignment
@@ -84,8 +85,10 @@ def load_state(folder: Path) -> RefinementState:
             _reference_name(2))}
         history = tuple(IterationRecord(**record) for record in numbers["history"])
         fsc = read_fsc(folder / layout.fsc_name())
+        if len(fsc.frequency) != maps[layout.map_name()].box_px // 2 + 1:
+            raise ValueError(f"{layout.fsc_name()} is not whole")
         assignment = Assignment(*(found[name] for name in Assignment.__slots__))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, InputError) as error:
         raise StateError(f"{folder}: this checkpoint is damaged ({error}). "
                          "Delete the folder to go on from the one before.") from error
     references = tuple(torch.from_numpy(maps[_reference_name(h)].voxels.copy()) for h in (1, 2))
