@@ -1,0 +1,105 @@
+"""Where work runs changes nothing about what comes out."""
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from synthetic import Phantom, engine_over, particle_set
+
+from swiftres_plugin.engine.compute import Compute, free_host_bytes, open_compute
+from swiftres_plugin.engine.data.maps import Map
+from swiftres_plugin.engine.refine import refine, start
+from swiftres_plugin.engine.report import SilentReporter
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_keep_the_order_of_their_parts(workers):
+    """Also when later parts are done first."""
+    first_may_end = threading.Event()
+
+    def square(part: int) -> int:
+        if workers > 1 and part == 0:
+            first_may_end.wait(5)
+        if part == 2:
+            first_may_end.set()
+        return part ** 2
+
+    seen: list[int] = []
+    assert Compute(CPU, workers, 1 << 30).map(square, [0, 1, 2, 3, 4], done=seen.append) == [0, 1, 4, 9, 16]
+    assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_in_a_part_comes_out(workers):
+    def fail(part: int) -> int:
+        raise InputError(f"part {part}")
+    with pytest.raises(InputError, match="part 0"):
+        Compute(CPU, workers, 1 << 30).map(fail, [0, 1, 2])
+
+
+def test_batches_cover_the_rows_in_order():
+    rows = np.arange(100) * 3
+    parts = Compute(CPU, 2, 1 << 30).batches(rows, 5e6)
+    assert len(parts) > 1
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
+
+
+def test_less_memory_makes_smaller_batches():
+    rows = np.arange(1000)
+    sizes = [len(Compute(CPU, 2, memory).batches(rows, 1e5)[0]) for memory in (1 << 20, 1 << 24, 1 << 32)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[0] == 1  # a particle at a time is the least
+    assert sizes[1] * 1e5 <= (1 << 24)
+
+
+def test_batches_of_nothing_are_nothing():
+    assert Compute(CPU, 2, 1 << 30).batches(np.arange(0), 100) == []
+
+
+def test_shares_are_even_and_none_is_empty():
+    shares = Compute(CPU, 3, 1 << 30).shares(np.arange(10))
+    assert [len(s) for s in shares] == [4, 3, 3]
+    assert len(Compute(CPU, 8, 1 << 30).shares(np.arange(2))) == 2
+
+
+def test_a_machine_has_memory_and_cores():
+    found = open_compute("cpu", 2, memory_gb=0.5)
+    assert found.workers == found.threads == 2
+    assert found.memory_bytes <= 0.5e9
+    assert free_host_bytes() >= 1 << 28
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:3"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_named(name):
+    with pytest.raises(InputError, match="is not available; found 0 usable GPUs"):
+        open_compute(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "xpu:0", ""])
+def test_an_unknown_device_is_named(name):
+    with pytest.raises(InputError, match="device"):
+        open_compute(name)
+
+
+def test_one_and_three_workers_give_the_same_poses_and_maps(tmp_path):
+    """To rounding: sums are added in another order."""
+    source = particle_set(90, noise=0.3)
+    states = []
+    for workers in (1, 3):
+        engine = engine_over(None, workers, initial_resolution=16.0, max_shift=14.0, diameter=100.0, iterations=1)
+        spectra = load_spectra(source, engine.settings.preprocess, engine.compute, SilentReporter(), tmp_path / "cache")
+        engine = engine_over(spectra, workers, initial_resolution=16.0, max_shift=14.0, diameter=100.0, iterations=1)
+        states.append(next(refine(engine, start(engine, Map(Phantom().map().voxels, 4.0), None))))
+    one, three = states
+    np.testing.assert_allclose(three.assignment.image_to_volume, one.assignment.image_to_volume, atol=2e-3)
+    np.testing.assert_allclose(three.assignment.shift_a, one.assignment.shift_a, atol=0.02)
+    scale = np.abs(one.combined).max()
+    np.testing.assert_allclose(three.combined, one.combined, atol=2e-3 * scale)
+    np.testing.assert_allclose(three.fsc.corrected, one.fsc.corrected, atol=5e-3)

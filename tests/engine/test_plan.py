@@ -1,0 +1,119 @@
+"""Plans follow from what was reached; nothing else."""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic import random_poses
+
+from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.data.state import IterationRecord, RefinementState
+from swiftres_plugin.engine.maths.fourier import image_band
+from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration, wants_search
+from swiftres_plugin.settings import from_flat
+
+BAND = image_band(100, 2.0)  # 200 A wide: shell s stands for 200 / s angstroms
+DIAMETER_A = 120.0
+
+
+def record(number: int, resolution_a: float, exhaustive: bool = True, turn_deg: float = 5.0) -> IterationRecord:
+    return IterationRecord(number, exhaustive, 1 / resolution_a, resolution_a, math.radians(turn_deg), 1.0, 0.9)
+
+
+def state(last_shell: int = 4, records: tuple[IterationRecord, ...] = ()) -> RefinementState:
+    poses = random_poses(3)
+    assignment = Assignment(poses.image_to_volume, poses.shift_a, *np.zeros((4, 3))) if records else None
+    reference = torch.zeros(2, 2, 2)
+    return RefinementState(len(records), (reference, reference), np.ones((2, 1, 2)), np.array([0, 1, 0]), last_shell,
+                           assignment, history=records)
+
+
+def planned(now: RefinementState, **settings: object):
+    return plan_iteration(now, BAND, DIAMETER_A, from_flat(settings))
+
+
+def test_the_first_iteration_searches_everywhere():
+    plan = planned(state(), initial_resolution=50.0, max_shift=17.0)
+    assert plan.number == 1 and plan.exhaustive
+    assert plan.last_shell == plan.search_shell == 4
+    assert plan.shift_range_a == 17.0
+
+
+def test_shifts_reach_a_tenth_of_the_box_when_nothing_is_said():
+    assert planned(state()).shift_range_a == pytest.approx(20.0)
+
+
+def test_steps_follow_the_resolution_of_the_search():
+    """Finer data, finer steps; never finer than the search's own limit asks."""
+    coarse, fine = planned(state(4)), planned(state(8))
+    assert fine.angular_step_rad < coarse.angular_step_rad and fine.shift_step_a == coarse.shift_step_a / 2
+    deep, deeper = (planned(state(shell), search_resolution=20.0) for shell in (30, 45))
+    assert deep.search_shell == deeper.search_shell == 10
+    assert deep.angular_step_rad == deeper.angular_step_rad and deep.last_shell == 30 and deeper.last_shell == 45
+
+
+def test_a_larger_particle_needs_finer_angles():
+    small, large = (plan_iteration(state(), BAND, d, from_flat({})) for d in (60.0, 180.0))
+    assert large.angular_step_rad < small.angular_step_rad
+
+
+def test_the_same_state_gives_the_same_plan():
+    now = state(6, (record(1, 20.0),))
+    assert dataclasses.asdict(planned(now)) == dataclasses.asdict(planned(now))
+
+
+def test_known_positions_are_searched_less_widely():
+    first, second = (planned(now, max_shift=60.0) for now in (state(4), state(20, (record(1, 10.0),))))
+    assert second.shift_range_a < first.shift_range_a
+    assert second.shift_range_a >= second.shift_step_a
+
+
+def test_local_alignment_never_searches():
+    settings = from_flat({"alignment": "local"})
+    assert not wants_search(state(), settings)
+    assert not wants_search(state(4, (record(1, 20.0),)), settings)
+
+
+def test_search_ends_for_good():
+    """Once an iteration was local, all that follow are."""
+    settings = from_flat({})
+    records = (record(1, 20.0), record(2, 10.0), record(3, 9.0), record(4, 8.9, exhaustive=False))
+    assert not wants_search(state(20, records), settings)
+
+
+def test_search_ends_when_it_improves_nothing():
+    same = tuple(record(n, 10.0) for n in range(1, 9))
+    assert wants_search(state(4, same[:1]), from_flat({}))
+    assert not wants_search(state(20, same), from_flat({}))
+
+
+@pytest.mark.parametrize("resolution_a, settings, expected", [
+    (10.0, {}, range(21, 30)),  # shell 20 and some more
+    (10.0, {"maximum_resolution": 12.5}, range(16, 17)),  # never past what the user allows
+    (4.0, {}, range(49, 50)),  # never past Nyquist
+    (np.inf, {}, range(3, 4)),  # nothing reached: the starting map's limit, 60 A
+    (150.0, {"initial_resolution": 40.0}, range(5, 6))])
+def test_next_limit(resolution_a, settings, expected):
+    now = state(10, (record(1, resolution_a),))
+    assert next_last_shell(resolution_a, BAND, now, from_flat(settings)) in expected
+
+
+def test_a_better_resolution_never_lowers_the_limit():
+    now = state(10, (record(1, 10.0),))
+    shells = [next_last_shell(r, BAND, now, from_flat({})) for r in (40.0, 20.0, 12.0, 8.0, 5.0)]
+    assert shells == sorted(shells)
+
+
+def test_rest_needs_two_idle_local_iterations():
+    idle = (record(1, 10.0), record(2, 10.0, False, 0.1), record(3, 10.0, False, 0.1))
+    assert at_rest(idle, DIAMETER_A)
+    assert not at_rest(idle[:2], DIAMETER_A)
+    assert not at_rest((*idle[:2], record(3, 10.0, True, 0.1)), DIAMETER_A)
+
+
+def test_no_rest_while_the_resolution_improves_or_poses_move():
+    assert not at_rest((record(1, 10.0), record(2, 9.0, False, 0.1), record(3, 8.0, False, 0.1)), DIAMETER_A)
+    assert not at_rest((record(1, 10.0), record(2, 10.0, False, 9.0), record(3, 10.0, False, 9.0)), DIAMETER_A)
