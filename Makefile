@@ -3,6 +3,7 @@
 # make test      the tests of some minutes; test-all adds the slow ones, test-gui those that open windows (Xvfb)
 # make lint      ruff, mypy and the import contracts
 #
+# MODEL=...      atomic model (PDB or mmCIF) for `make demo`; OUTPUT=... its folder (default: demo_output)
 # PYTHON=...     the Python to build .venv with (3.10 to 3.12; the first suitable one is found by itself)
 # FAISS=cpu|gpu  which build of faiss; by default gpu where an NVIDIA driver is installed, else cpu
 
@@ -46,7 +47,7 @@ test-gui: install
 	$(BIN)/python -m pytest -m gui
 
 demo: install
-	$(BIN)/swiftres demo
+	$(BIN)/python -m swiftres_plugin.demo $(if $(MODEL),--model "$(MODEL)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 lint: install
 	$(BIN)/ruff check .
