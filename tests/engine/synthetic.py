@@ -150,8 +150,8 @@ def plain_spectra(source: ArraySource) -> Spectra:
     return Spectra(values, band, source.particles)
 
 
-def engine_over(spectra: Spectra, workers: int = 1, **settings: object) -> Engine:
+def engine_over(spectra: Spectra, workers: int = 1, user_mask: np.ndarray | None = None, **settings: object) -> Engine:
     """An engine on the processor with so many workers."""
     chosen = from_flat(settings)
     compute = Compute(torch.device("cpu"), workers, 1 << 30)
-    return Engine(spectra, compute, symmetry_operators(chosen.schedule.symmetry), chosen, SilentReporter())
+    return Engine(spectra, compute, symmetry_operators(chosen.schedule.symmetry), chosen, SilentReporter(), user_mask)
