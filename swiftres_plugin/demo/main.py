@@ -21,7 +21,7 @@ from swiftres_plugin.errors import InputError, SwiftresError
 if TYPE_CHECKING:
     from swiftres_plugin.demo.judge import Verdict
 
-COUNT, BOX_PX, PIXEL_SIZE_A = 2000, 80, 3.0
+COUNT, BOX_PX, PIXEL_SIZE_A = 1500, 80, 3.0
 SNR_DB = -10.0
 START_RESOLUTION_A = 50.0
 FILLED = 0.65  # of the box, by the diameter of a model of one's own

@@ -88,8 +88,8 @@ def panel_course(story: Story, figure: SubFigure) -> None:
     frame.plot([0, *numbers], [1 / story.start_resolution_a, *reached], "o-", color=BLUE, lw=2, ms=5,
                label="reached by the half maps (FSC 0.143)")
     frame.step(numbers, used, where="mid", color=GREY, lw=1.5, label="used for the alignment")
-    frame.annotate(f"{rows[-1]['resolution_a']:.2f} Å", (numbers[-1], reached[-1]), (0, 7), textcoords="offset points",
-                   ha="center", color=BLUE, fontweight="bold")
+    frame.annotate(f"{rows[-1]['resolution_a']:.2f} Å", (numbers[-1], reached[-1]), (0, -9), textcoords="offset points",
+                   ha="center", va="top", color=BLUE, fontweight="bold")
     frame.set_xticks([0, *numbers], ["start", *map(str, numbers)])
     _resolution_axis(frame.yaxis, frame.set_ylim, 1.16 * max(reached + used))
     frame.set(xlabel="iteration", ylabel="resolution (Å)")
@@ -135,7 +135,7 @@ def panel_particles(story: Story, figure: SubFigure) -> None:
 
 SINGLE: dict[str, tuple[Panel, tuple[float, float]]] = {
     "surfaces": (panel_surfaces, (15, 3.3)), "slices": (panel_slices, (11, 3.4)), "fsc": (panel_fsc, (6, 4.2)),
-    "course": (panel_course, (6, 4.2)), "angles": (panel_angles, (6, 4.2)), "particles": (panel_particles, (8, 4.2))}
+    "course": (panel_course, (6, 4.2)), "angles": (panel_angles, (6, 4.2)), "particles": (panel_particles, (7.4, 4.2))}
 
 
 def draw_all(story: Story, folder: Path, title: str) -> list[Path]:

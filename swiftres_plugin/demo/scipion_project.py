@@ -6,6 +6,7 @@ wing and not the engine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -131,41 +132,42 @@ def refine(project: Any, particles: Any, volume: Any, **choices: Any) -> Any:
     problems = protocol.validate()
     if problems:
         sys.exit("\n".join(problems))
-    return launch(project, protocol, "refine")
+    project.saveProtocol(protocol)  # gives it its folder
+    with telling(Path(protocol._getRunPath(layout.PROGRESS))):
+        return launch(project, protocol, "refine")
 
 
 def launch(project: Any, protocol: Any, label: str) -> Any:
-    """Run a protocol to its end, telling what the engine says; ends the process when it fails."""
+    """Run a protocol to its end; ends the process when it fails."""
     say(f"protocol '{protocol.getClassLabel()}': {label}")
     protocol.setObjLabel(label)
-    project.saveProtocol(protocol)
-    ended = threading.Event()
-    progress = Path(protocol._getRunPath(layout.PROGRESS)) if hasattr(protocol, "_getRunPath") else None
-    listener = threading.Thread(target=follow, args=(progress, ended))
-    if progress is not None:
-        listener.start()
-    try:
-        project.launchProtocol(protocol, wait=True)
-    finally:
-        ended.set()
-    if progress is not None:
-        listener.join()
+    project.launchProtocol(protocol, wait=True)
     if not protocol.isFinished():
         sys.exit(f"The protocol '{label}' failed: {protocol.getErrorMessage()} (log: {protocol.getStdoutLog()})")
     return protocol
 
 
-def follow(progress: Path, ended: threading.Event) -> None:
-    """Say the messages of a growing progress file until `ended`."""
-    seen = 0
-    while True:
+@contextlib.contextmanager
+def telling(progress: Path) -> Iterator[None]:
+    """Say the messages that the engine writes to its progress file while the block runs."""
+    ended = threading.Event()
+    listener = threading.Thread(target=_follow, args=(progress, ended))
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join()
+
+
+def _follow(progress: Path, ended: threading.Event) -> None:
+    seen, last_look = 0, False
+    while not last_look:
         last_look = ended.wait(PAUSE_S)
         texts = list(messages(progress))
         for text in texts[seen:]:
             say(text)
         seen = len(texts)
-        if last_look:
-            return
 
 
 def messages(progress: Path) -> Iterator[str]:

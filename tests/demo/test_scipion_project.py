@@ -65,3 +65,10 @@ def test_messages_are_of_whole_lines(tmp_path):
              {"time": 3, "warning": "Careful"}]
     progress.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time": 4, "mess')
     assert list(scipion_project.messages(progress)) == ["Iteration 1", "Careful"]
+
+
+def test_messages_are_told_while_the_work_goes_on(tmp_path, capsys):
+    progress = tmp_path / "progress.jsonl"
+    with scipion_project.telling(progress):
+        progress.write_text(json.dumps({"time": 1, "message": "Iteration 1"}) + "\n")
+    assert capsys.readouterr().out == "  Iteration 1\n"
