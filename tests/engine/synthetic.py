@@ -17,6 +17,7 @@ from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles, Poses
+from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
@@ -64,6 +65,15 @@ class Phantom:
 def random_poses(count: int, seed: int = 3, shift_a: float = 5.0) -> Poses:
     generator = np.random.default_rng(seed)
     return Poses(Rotation.random(count, random_state=seed).as_matrix(), generator.normal(size=(count, 2)) * shift_a)
+
+
+def assignment_of(poses: Poses, seed: int = 1) -> Assignment:
+    """The poses with arbitrary scores and widths, as an alignment would have left them."""
+    random = np.random.default_rng(seed)
+    count = len(poses)
+    root = random.random((count, 5, 5)) / 10
+    return Assignment(poses.image_to_volume, poses.shift_a, log_likelihood=random.random(count) * 100,
+                      max_probability=random.random(count), covariance=root @ root.transpose(0, 2, 1))
 
 
 def described(poses: Poses, box_px: int = BOX_PX, pixel_size_a: float = PIXEL_A, seed: int = 5,

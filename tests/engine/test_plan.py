@@ -7,12 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from synthetic import random_poses
+from synthetic import assignment_of, random_poses
 
-from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import image_band
-from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration, wants_search
+from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration
 from swiftres_plugin.settings import from_flat
 
 BAND = image_band(100, 2.0)  # 200 A wide: shell s stands for 200 / s angstroms
@@ -25,7 +24,7 @@ def record(number: int, resolution_a: float, exhaustive: bool = True, turn_deg: 
 
 def state(last_shell: int = 4, records: tuple[IterationRecord, ...] = ()) -> RefinementState:
     poses = random_poses(3)
-    assignment = Assignment(poses.image_to_volume, poses.shift_a, *np.zeros((4, 3))) if records else None
+    assignment = assignment_of(poses) if records else None
     reference = torch.zeros(2, 2, 2)
     return RefinementState(len(records), (reference, reference), np.ones((2, 1, 2)), np.array([0, 1, 0]), last_shell,
                            assignment, history=records)
@@ -72,22 +71,26 @@ def test_known_positions_are_searched_less_widely():
 
 
 def test_local_alignment_never_searches():
-    settings = from_flat({"alignment": "local"})
-    assert not wants_search(state(), settings)
-    assert not wants_search(state(4, (record(1, 20.0),)), settings)
+    assert not planned(state(), alignment="local").exhaustive
+    assert not planned(state(4, (record(1, 20.0, False),)), alignment="local").exhaustive
 
 
-def test_search_ends_for_good():
-    """Once an iteration was local, all that follow are."""
-    settings = from_flat({})
-    records = (record(1, 20.0), record(2, 10.0), record(3, 9.0), record(4, 8.9, exhaustive=False))
-    assert not wants_search(state(20, records), settings)
+SEARCHES = tuple(record(n, 10.0) for n in range(1, 5))
+IDLE = tuple(record(n, 10.0, False, 0.1) for n in range(5, 8))
 
 
 def test_search_ends_when_it_improves_nothing():
-    same = tuple(record(n, 10.0) for n in range(1, 9))
-    assert wants_search(state(4, same[:1]), from_flat({}))
-    assert not wants_search(state(20, same), from_flat({}))
+    assert planned(state(4, SEARCHES[:1])).exhaustive
+    assert planned(state(20, (record(1, 20.0), record(2, 12.0), record(3, 9.0), record(4, 7.0)))).exhaustive
+    assert not planned(state(20, SEARCHES)).exhaustive
+
+
+def test_a_last_search_follows_when_the_refinement_has_settled():
+    """Once only: particles that coarse maps misplaced get another chance."""
+    moving = (*SEARCHES, record(5, 9.0, False), record(6, 8.0, False))
+    settled = (*SEARCHES, *IDLE)
+    again = (*settled, record(8, 10.0), *(record(n, 10.0, False, 0.1) for n in (9, 10, 11)))
+    assert [planned(state(20, h)).exhaustive for h in (moving, settled, again)] == [False, True, False]
 
 
 @pytest.mark.parametrize("resolution_a, settings, expected", [
@@ -107,13 +110,24 @@ def test_a_better_resolution_never_lowers_the_limit():
     assert shells == sorted(shells)
 
 
-def test_rest_needs_two_idle_local_iterations():
-    idle = (record(1, 10.0), record(2, 10.0, False, 0.1), record(3, 10.0, False, 0.1))
-    assert at_rest(idle, DIAMETER_A)
-    assert not at_rest(idle[:2], DIAMETER_A)
-    assert not at_rest((*idle[:2], record(3, 10.0, True, 0.1)), DIAMETER_A)
+def rests(history: tuple[IterationRecord, ...], **settings: object) -> bool:
+    return at_rest(history, DIAMETER_A, from_flat(settings))
+
+
+def test_rest_comes_after_idle_iterations():
+    assert rests(IDLE, alignment="local")
+    assert not rests(IDLE[:1], alignment="local")
+
+
+def test_rest_comes_only_after_the_last_search():
+    settled = (*SEARCHES, *IDLE)
+    assert not rests(settled)
+    assert not rests((*settled, record(8, 10.0, True, 0.1)))
+    assert rests((*settled, record(8, 10.0), *(record(n, 10.0, False, 0.1) for n in (9, 10, 11))))
 
 
 def test_no_rest_while_the_resolution_improves_or_poses_move():
-    assert not at_rest((record(1, 10.0), record(2, 9.0, False, 0.1), record(3, 8.0, False, 0.1)), DIAMETER_A)
-    assert not at_rest((record(1, 10.0), record(2, 10.0, False, 9.0), record(3, 10.0, False, 9.0)), DIAMETER_A)
+    improving = tuple(record(n, 12.0 - n, False, 0.1) for n in range(1, 6))
+    moving = tuple(record(n, 10.0, False, 9.0) for n in range(1, 6))
+    assert not rests(improving, alignment="local")
+    assert not rests(moving, alignment="local")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import Phantom, described, random_poses
+from synthetic import Phantom, assignment_of, described, random_poses
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
@@ -30,7 +30,7 @@ def state_of(number: int) -> RefinementState:
     record = IterationRecord(number, True, 0.05, 12.5, float("nan"), float("nan"), 0.7, {"search": 1.5})
     return RefinementState(
         number, (torch.from_numpy(voxels[0]), torch.from_numpy(voxels[1])), random.random((2, 1, 16), dtype=np.float32),
-        np.arange(COUNT) % 2, 9, Assignment(poses.image_to_volume, poses.shift_a, *random.random((4, COUNT))),
+        np.arange(COUNT) % 2, 9, assignment_of(poses, number),
         HalfMaps(Map(voxels[2], 4.0), Map(voxels[3], 4.0)), voxels[4], np.clip(voxels[5], 0, 1),
         Fsc(np.round(np.arange(17) / 128, 6), *curves), (record,), number == 3)
 
