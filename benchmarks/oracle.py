@@ -54,7 +54,8 @@ class Truth:
 
 
 def assignment(poses: Poses) -> Assignment:
-    return Assignment(poses.image_to_volume, poses.shift_a, *(np.zeros(len(poses)) for _ in range(4)))
+    n = len(poses)
+    return Assignment(poses.image_to_volume, poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)))
 
 
 def open_truth(folder: Path, symmetry: str, device: str) -> Truth:

@@ -92,6 +92,16 @@ class PolishSettings:
 
 
 @dataclass(frozen=True)
+class ReconstructSettings:
+    """How refined particles are summed into a map."""
+
+    pose_samples: int = choice(
+        4, "Times each particle is put into the map, at poses drawn from its own uncertainty, so that detail which its "
+        "noise cannot place is not sharpened by chance. 1 uses the best pose alone: faster, and slightly less accurate "
+        "where particles are noisy.", minimum=1, maximum=64, advanced=True)
+
+
+@dataclass(frozen=True)
 class MaskSettings:
     """The solvent mask of the reference."""
 
@@ -122,6 +132,7 @@ class RefineSettings:
     preprocess: PreprocessSettings = PreprocessSettings()
     search: SearchSettings = SearchSettings()
     polish: PolishSettings = PolishSettings()
+    reconstruct: ReconstructSettings = ReconstructSettings()
     mask: MaskSettings = MaskSettings()
     compute: ComputeSettings = ComputeSettings()
 

@@ -24,12 +24,12 @@ from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
 from swiftres_plugin.engine.stages.index import build_index
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
 from swiftres_plugin.engine.stages.preprocess import make_batch
-from swiftres_plugin.engine.stages.reconstruct import finished, insert
+from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
 from swiftres_plugin.engine.stages.search import search, shift_grid
-from swiftres_plugin.settings import RefineSettings
+from swiftres_plugin.settings import PolishSettings, RefineSettings
 
 SAMPLE_BYTES = 400  # working memory per coefficient and pose of the local refinement
-SURVIVORS = 10.0  # candidates whose log-likelihood is farther below the best are not refined further
+SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -122,37 +122,41 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
     """From candidates to one refined pose per particle: exact ranking, then rounds of refinement on finer bands."""
     band = engine.spectra.band.up_to(plan.last_shell).to(engine.device)
     full = engine.batch(rows, band)
-    basins = engine.settings.polish.basins
-    for shell, keep in rounds(plan, basins, found.score.shape[1]):
+    for shell, keep, steps in rounds(plan, engine.settings.polish, found.score.shape[1]):
         batch = full.up_to(shell)
         power = per_sample(noise, batch)
         if keep < found.score.shape[1]:
             found = local.score_candidates(batch, power, volume, found).best(keep)
-        found = polish_candidates(engine, batch, power, volume, found, diameter_a, shell < plan.last_shell)
+        found = polish_candidates(batch, power, volume, found, diameter_a, steps)
     return decided(full, per_sample(noise, full), volume, found)
 
 
-def rounds(plan: IterationPlan, basins: int, candidates: int) -> list[tuple[int, int]]:
-    """(finest shell, candidates kept) of each round of refinement."""
+def rounds(plan: IterationPlan, settings: PolishSettings, candidates: int) -> list[tuple[int, int, int]]:
+    """(finest shell, candidates kept, steps) of each round of refinement: many candidates coarsely, few finely.
+
+    Candidates stand on a grid, so they are compared only after a step or two.
+    """
     if not plan.exhaustive:
-        return [(plan.last_shell, candidates)]
+        return [(plan.last_shell, candidates, settings.steps)]
+    basins, half = settings.basins, max(2, settings.steps // 2)
     middle = int(round((plan.search_shell * plan.last_shell) ** 0.5))
-    steps = [(plan.search_shell, 2 * basins), (middle, basins), (plan.last_shell, max(1, basins // 2))]
-    return [s for i, s in enumerate(steps) if i + 1 == len(steps) or s[0] < 0.9 * plan.last_shell]
+    coarse = [(plan.search_shell, 4 * basins, 2)]
+    if middle < 0.9 * plan.last_shell:
+        coarse.append((middle, 2 * basins, half))
+    return [*coarse, (plan.last_shell, basins, settings.steps)]
 
 
-def polish_candidates(engine: Engine, batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates,
-                      diameter_a: float, coarse: bool) -> Candidates:
+def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates, diameter_a: float,
+                      steps: int) -> Candidates:
     """Every candidate refined on the batch's band, sorted by score; hopeless ones are left as they are."""
     count = found.score.shape[1]
     angle, shift = local.resolution_steps(batch.band, diameter_a)
     worth = torch.ones_like(found.score, dtype=torch.bool)
     if count > 1:
-        worth = found.score >= found.score.amax(1, keepdim=True) - 4 * SURVIVORS
+        worth = found.score >= found.score.amax(1, keepdim=True) - SURVIVORS
     particle, place = torch.nonzero(worth & found.score.isfinite(), as_tuple=True)
-    steps = max(2, engine.settings.polish.steps // 2) if coarse else engine.settings.polish.steps
     fit = local.polish(batch.take(particle), power[particle], volume, found.image_to_volume[particle, place],
-                       found.shift_a[particle, place], steps, 0.02 * angle, 0.02 * shift, 1.5 * angle, 1.5 * shift)
+                       found.shift_a[particle, place], steps, 0.03 * angle, 0.03 * shift, 1.5 * angle, 1.5 * shift)
     rotation, move, score = found.image_to_volume.clone(), found.shift_a.clone(), torch.full_like(found.score, -torch.inf)
     rotation[particle, place], move[particle, place], score[particle, place] = fit.rotation, fit.shift_a, fit.score
     return Candidates(rotation, move, score).best(count)
@@ -165,8 +169,7 @@ def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, fou
     probability = torch.softmax(found.score, dim=1)[:, 0]
     diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
     ridge = torch.diag_embed(1e-6 * diagonal + 1e-9)
-    spread = torch.linalg.inv(fit.curvature + ridge).diagonal(dim1=1, dim2=2).clamp(min=0)
-    values = (rotation, shift, fit.score, probability, spread[:, :3].sum(1).sqrt(), spread[:, 3:].sum(1).sqrt())
+    values = (rotation, shift, fit.score, probability, torch.linalg.inv(fit.curvature + ridge))
     return Assignment(*(v.double().cpu().numpy() for v in values))
 
 
@@ -229,14 +232,16 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
     """Sums of the particles at `rows`, every worker into its own, added in order."""
     band = engine.spectra.band.to(engine.device)
     operators = torch.from_numpy(engine.operators).float().to(engine.device)
+    draws = engine.settings.reconstruct.pose_samples
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
     def summed(share: np.ndarray) -> torch.Tensor:
         sums = empty_sums(band.last_shell, engine.device)
         for part in engine.compute.batches(share, len(band) * 120):
             batch = engine.batch(rows[part], band)
-            rotation, shift = _poses(poses, part, engine.device)
-            insert(sums, batch, per_sample(noise, batch), rotation, shift, operators)
+            power = per_sample(noise, batch) * draws
+            for rotation, shift in _draws(poses, part, draws, engine.settings.compute.seed, engine.device):
+                insert(sums, batch, power, rotation, shift, operators)
             engine.reporter.advance(len(part))
         return sums
 
@@ -246,6 +251,20 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
         for part in parts[1:]:
             total += part
         return finished(total, float(len(rows)))
+
+
+def _draws(poses: Assignment, part: np.ndarray, draws: int, seed: int,
+           device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The best poses, or as many draws from their uncertainty as asked for; the same whatever the batches."""
+    rotation, shift = _poses(poses, part, device)
+    if draws == 1:
+        yield rotation, shift
+        return
+    covariance = torch.from_numpy(poses.covariance[part]).to(device)
+    half = np.random.default_rng([seed, 2]).standard_normal((-(-draws // 2), len(poses.shift_a), 5))
+    numbers = np.concatenate([half, -half])[:draws, part]
+    for normal in torch.from_numpy(numbers).to(device):
+        yield drawn_poses(rotation, shift, covariance, normal)
 
 
 def _poses(poses: Assignment, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,10 @@ from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.settings import RefineSettings
 
-STEP_OF_RESOLUTION = 1.25  # grid spacing in units of (resolution / diameter); the local refinement reaches farther
+STEP_OF_RESOLUTION = 1.0  # grid spacing in units of (resolution / diameter); the local refinement reaches farther
 MARGIN = 0.1  # share of shells beyond the FSC limit that are compared too: their weight is what their SNR deserves
-STILL = 0.5  # an iteration is at rest when poses turn less than this share of the finest resolution's angle
+STILL = 0.15  # an iteration is at rest when poses turn less than this share of the finest resolution's angle
+FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain
 
 
 def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings) -> IterationPlan:
@@ -20,21 +21,30 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
     widest = settings.search.max_shift or 0.1 * band.box_a
     step = finest_a / 2
     known = state.assignment is not None and state.number > 0
-    shift_range = min(widest, max(2 * step, 0.5 / state.history[-1].max_frequency)) if known else widest
+    shift_range = min(widest, max(3 * step, 0.5 / state.history[-1].max_frequency)) if known else widest
     return IterationPlan(
-        number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings), search_shell=search_shell,
+        number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings, diameter_a), search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
         shift_range_a=shift_range)
 
 
-def wants_search(state: RefinementState, settings: RefineSettings) -> bool:
-    """Search all orientations until a search no longer improves the resolution; never when only local work was asked for."""
+def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:
+    """Search all orientations at first, while that improves the resolution, and once more with the map it led to.
+
+    The last search gives particles that the early, coarse maps misplaced another chance.
+    """
+    history = state.history
     if settings.schedule.alignment == "local":
         return False
-    searches = [r for r in state.history if r.exhaustive]
-    if len(searches) < len(state.history):
-        return False
-    return len(searches) < 3 or searches[-1].resolution_a < 0.97 * searches[-2].resolution_a
+    if all(r.exhaustive for r in history):
+        return len(history) < FIRST_SEARCHES or history[-1].resolution_a < 0.97 * history[-2].resolution_a
+    return not searched_again(history) and resting(history, diameter_a)
+
+
+def searched_again(history: tuple[IterationRecord, ...]) -> bool:
+    """Whether a search followed the first local refinements."""
+    kinds = [r.exhaustive for r in history]
+    return False in kinds and True in kinds[kinds.index(False):]
 
 
 def next_last_shell(resolution_a: float, band: Band, state: RefinementState, settings: RefineSettings) -> int:
@@ -46,11 +56,16 @@ def next_last_shell(resolution_a: float, band: Band, state: RefinementState, set
     return max(start, min(shell, finest))
 
 
-def at_rest(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
-    """True when two local iterations in a row improved nothing and the poses hardly moved."""
+def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
+    """True when the last two iterations were local, improved nothing, and the poses hardly moved."""
     if len(history) < 3 or history[-1].exhaustive or history[-2].exhaustive:
         return False
-    best = min(r.resolution_a for r in history[:-2])
-    stuck = min(history[-1].resolution_a, history[-2].resolution_a) > 0.99 * best
-    finest = history[-1].resolution_a / diameter_a if np.isfinite(history[-1].resolution_a) else np.inf
-    return stuck and history[-1].median_turn_rad < STILL * finest
+    best = min(r.resolution_a for r in history[:-1])
+    last = history[-1]
+    finest = last.resolution_a / diameter_a if np.isfinite(last.resolution_a) else np.inf
+    return last.resolution_a > 0.99 * best and last.median_turn_rad < STILL * finest
+
+
+def at_rest(history: tuple[IterationRecord, ...], diameter_a: float, settings: RefineSettings) -> bool:
+    """True when the refinement is done: at rest after its last search (or without one, when only local work was asked for)."""
+    return resting(history, diameter_a) and (settings.schedule.alignment == "local" or searched_again(history))

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import (
-    Engine, align_half, image_noise, joined, prepare_search, reconstruct_half, residual_noise, search_rows)
+    Engine,
+    align_half,
+    image_noise,
+    joined,
+    prepare_search,
+    reconstruct_half,
+    residual_noise,
+    search_rows,
+)
 from swiftres_plugin.engine.data.maps import Accumulator, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
@@ -20,7 +28,14 @@ from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
-    compute_fsc, join_low_resolution, masked_reference, particle_diameter_px, signal_to_noise, solvent_mask, sphere_mask)
+    compute_fsc,
+    join_low_resolution,
+    masked_reference,
+    particle_diameter_px,
+    signal_to_noise,
+    solvent_mask,
+    sphere_mask,
+)
 from swiftres_plugin.engine.stages.reconstruct import solve
 
 SCALE_PARTICLES = 500  # sample that finds the grey scale of the starting map
@@ -58,7 +73,7 @@ def input_poses(particles: Particles) -> Assignment:
     if particles.poses is None:
         raise ValueError("local refinement needs input poses")
     n = len(particles)
-    return Assignment(particles.poses.image_to_volume, particles.poses.shift_a, *(np.zeros(n) for _ in range(4)))
+    return Assignment(particles.poses.image_to_volume, particles.poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)))
 
 
 def diameter(engine: Engine, state: RefinementState) -> float:
@@ -145,7 +160,7 @@ def meet(engine: Engine, state: RefinementState, plan: IterationPlan, assignment
     state = replace(
         state, number=plan.number, references=tuple(masked_reference(r, window) for r in references),
         assignment=assignment, halves=halves, combined=combined, mask=window, fsc=fsc, history=history)
-    return replace(state, last_shell=next_last_shell(resolution, band, state, settings), at_rest=at_rest(history, diameter_a))
+    return replace(state, last_shell=next_last_shell(resolution, band, state, settings), at_rest=at_rest(history, diameter_a, settings))
 
 
 def working_mask(engine: Engine, state: RefinementState, halves: HalfMaps, diameter_a: float) -> np.ndarray:

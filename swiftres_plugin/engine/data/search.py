@@ -94,15 +94,25 @@ class Assignment:
     """What the alignment decided for N particles (numpy, host).
 
     log_likelihood: (N,) of the best pose, relative to an empty reference; max_probability: (N,) posterior share of the
-    best of the refined candidates; angle_spread_rad and shift_spread_a: (N,) posterior widths at the best pose.
+    best of the refined candidates; covariance: (N, 5, 5) of the posterior at the best pose, over rotation about the image
+    axes (rad) and shift (A).
     """
 
     image_to_volume: np.ndarray
     shift_a: np.ndarray
     log_likelihood: np.ndarray
     max_probability: np.ndarray
-    angle_spread_rad: np.ndarray
-    shift_spread_a: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def angle_spread_rad(self) -> np.ndarray:
+        """(N,) posterior width of the orientation."""
+        return np.sqrt(np.trace(self.covariance[:, :3, :3], axis1=1, axis2=2))
+
+    @property
+    def shift_spread_a(self) -> np.ndarray:
+        """(N,) posterior width of the shift."""
+        return np.sqrt(np.trace(self.covariance[:, 3:, 3:], axis1=1, axis2=2))
 
     @staticmethod
     def joined(parts: list[Assignment]) -> Assignment:

@@ -7,8 +7,10 @@ import torch
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
+from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
 from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map
 
+WIDEST_RAD = 0.35  # 20 degrees
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
 
 
@@ -26,6 +28,20 @@ def insert(sums: torch.Tensor, batch: ParticleBatch, noise: torch.Tensor, rotati
     weights = weight * batch.ctf
     for operator in operators:
         insert_slices(sums, values, weights, operator @ rotation, batch.band.wave_px)
+
+
+def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch.Tensor,
+                normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Poses drawn around (B, 3, 3), (B, 2) by their covariance (B, 5, 5) and standard normal numbers (B, 5).
+
+    No pose goes farther than WIDEST_RAD: beyond, the curvature at the best pose says nothing.
+    """
+    values, directions = torch.linalg.eigh(covariance.double())
+    step = (directions @ (values.clamp(min=0).sqrt() * normal)[..., None])[..., 0]
+    turn = step[:, :3]
+    length = turn.norm(dim=1, keepdim=True)
+    turn = turn * (WIDEST_RAD / length.clamp(min=1e-12)).clamp(max=1)
+    return rotation @ rotation_vector_to_matrix(turn.to(rotation)), shift_a + step[:, 3:].to(shift_a)
 
 
 def finished(sums: torch.Tensor, count: float) -> Accumulator:
