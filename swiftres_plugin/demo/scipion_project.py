@@ -134,7 +134,7 @@ def refine(project: Any, particles: Any, volume: Any, **choices: Any) -> Any:
         sys.exit("\n".join(problems))
     project.saveProtocol(protocol)  # gives it its folder
     with telling(Path(protocol._getRunPath(layout.PROGRESS))):
-        return launch(project, protocol, "refine")
+        return launch(project, protocol, "swiftres")
 
 
 def launch(project: Any, protocol: Any, label: str) -> Any:

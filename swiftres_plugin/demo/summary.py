@@ -69,7 +69,7 @@ def places(folder: DemoFolder, left_out: str) -> str:
         lines.append(f"  left out: {left_out}")
     else:
         lines.append(f"  {shlex.quote(str(absolute.opener))}")
-        lines.append("    (needs a display; click the box 'refine', then 'Analyze Results')")
+        lines.append("    (needs a display; click the box 'swiftres', then 'Analyze results')")
     return "\n".join(lines)
 
 
