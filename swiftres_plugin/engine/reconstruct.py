@@ -1,7 +1,7 @@
 """From particles with poses to half maps, their FSC and the map: the last steps of a refinement, by themselves."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from swiftres_plugin.engine.stages.postprocess import compute_fsc, signal_to_noi
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.errors import InputError
-from swiftres_plugin.settings import RefineSettings
+from swiftres_plugin.settings import ReconstructSettings, RefineSettings
 
 LEAST_PARTICLES = 4
 
@@ -57,7 +57,8 @@ def reconstruct_files(particles: str, mask: str, settings: RefineSettings, outpu
     cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
     try:
         spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, cache)
-        engine = Engine(spectra, compute, operators, settings, reporter, None if window is None else window.voxels)
+        once = replace(settings, reconstruct=ReconstructSettings(pose_samples=1))  # a STAR file tells no uncertainty
+        engine = Engine(spectra, compute, operators, once, reporter, None if window is None else window.voxels)
         result = reconstruct(engine)
     finally:
         cache.unlink(missing_ok=True)
