@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -159,7 +159,16 @@ def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.T
                        found.shift_a[particle, place], steps, 0.03 * angle, 0.03 * shift, 1.5 * angle, 1.5 * shift)
     rotation, move, score = found.image_to_volume.clone(), found.shift_a.clone(), torch.full_like(found.score, -torch.inf)
     rotation[particle, place], move[particle, place], score[particle, place] = fit.rotation, fit.shift_a, fit.score
-    return Candidates(rotation, move, score).best(count)
+    return without_twins(Candidates(rotation, move, score).best(count), 0.25 * angle, 0.5 * shift)
+
+
+def without_twins(found: Candidates, angle_rad: float, shift_a: float) -> Candidates:
+    """Sorted candidates in which those that came to the same pose as a better one have score -inf."""
+    flat = found.image_to_volume.flatten(2)
+    near = (flat @ flat.transpose(1, 2) - 1) / 2 > np.cos(angle_rad)
+    near &= torch.cdist(found.shift_a, found.shift_a) < shift_a
+    twin = torch.tril(near, diagonal=-1).any(2)
+    return Candidates(found.image_to_volume, found.shift_a, found.score.masked_fill(twin, -torch.inf))
 
 
 def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Assignment:
@@ -187,8 +196,8 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
     else:
         if previous is None:
             raise ValueError("local refinement needs poses to start from")
-        empty = Candidates(torch.zeros((len(rows), 0, 3, 3), device=engine.device),
-                           torch.zeros((len(rows), 0, 2), device=engine.device), torch.zeros((len(rows), 0), device=engine.device))
+        none = torch.zeros((len(rows), 0), device=engine.device)
+        empty = Candidates(none[..., None, None].expand(-1, -1, 3, 3), none[..., None].expand(-1, -1, 2), none)
         found = with_previous(empty, previous, rows)
     engine.reporter.stage(f"{name}: refinement", len(rows))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from swiftres_plugin.engine.data.maps import Fsc
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.settings import RefineSettings
@@ -23,7 +24,8 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
     known = state.assignment is not None and state.number > 0
     shift_range = min(widest, max(3 * step, 0.5 / state.history[-1].max_frequency)) if known else widest
     return IterationPlan(
-        number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings, diameter_a), search_shell=search_shell,
+        number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings, diameter_a),
+        search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
         shift_range_a=shift_range)
 
@@ -54,6 +56,16 @@ def next_last_shell(resolution_a: float, band: Band, state: RefinementState, set
     shell = int(reached * (1 + MARGIN) + 1)
     finest = band.shell_of(settings.schedule.maximum_resolution) if settings.schedule.maximum_resolution else band.last_shell
     return max(start, min(shell, finest))
+
+
+def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
+    """Whether the halves agree on more than the starting map, whose finest shell is `limit`, told them both.
+
+    Noise aligned to one map agrees up to that map's limit, and the masks of images and maps spread this over two
+    shells more, falling some fifty-fold a shell in power. Without the solvent mask, which would spread it farther.
+    """
+    loose, strict = (band.box_a / fsc.resolution_a(threshold, "unmasked") for threshold in (0.143, 0.5))
+    return loose > limit + 3 or strict > limit + 2
 
 
 def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:

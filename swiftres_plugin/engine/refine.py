@@ -24,7 +24,7 @@ from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, Re
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import closest_mates
-from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration
+from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
@@ -149,8 +149,12 @@ def meet(engine: Engine, state: RefinementState, plan: IterationPlan, assignment
     halves = HalfMaps(*(Map(solve(s, box).cpu().numpy(), pixel) for s in sums))
     window = working_mask(engine, state, halves, diameter_a)
     fsc = compute_fsc(halves, window, settings.compute.seed)
-    resolution = fsc.resolution_a()
-    ratio = signal_to_noise(fsc)
+    ratio, resolution = signal_to_noise(fsc), fsc.resolution_a()
+    limit = band.shell_of(settings.schedule.initial_resolution)
+    held = state.last_shell <= limit and not beyond_start(fsc, band, limit)
+    if held:
+        ratio[limit + 1:] = 0
+        resolution = max(resolution, band.box_a / limit)
     maps = [solve(s, box, ratio) for s in sums]
     join = band.shell_of(max(JOIN_A, settings.schedule.initial_resolution))
     references = join_low_resolution(maps[0], maps[1], join)
@@ -160,7 +164,8 @@ def meet(engine: Engine, state: RefinementState, plan: IterationPlan, assignment
     state = replace(
         state, number=plan.number, references=tuple(masked_reference(r, window) for r in references),
         assignment=assignment, halves=halves, combined=combined, mask=window, fsc=fsc, history=history)
-    return replace(state, last_shell=next_last_shell(resolution, band, state, settings), at_rest=at_rest(history, diameter_a, settings))
+    last_shell = limit if held else next_last_shell(resolution, band, state, settings)
+    return replace(state, last_shell=last_shell, at_rest=at_rest(history, diameter_a, settings))
 
 
 def working_mask(engine: Engine, state: RefinementState, halves: HalfMaps, diameter_a: float) -> np.ndarray:

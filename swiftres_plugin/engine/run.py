@@ -51,6 +51,7 @@ class Inputs:
 class Opened:
     """The files of a run, read and checked."""
 
+    inputs: Inputs
     particles: Particles
     source: MrcSource
     reference: Map
@@ -77,7 +78,7 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     if settings.schedule.initial_resolution < finest:
         raise InputError("the initial resolution is finer than the particles",
                          found=f"{settings.schedule.initial_resolution:g} A", expected=f"at least {finest:g} A (Nyquist)")
-    return Opened(particles, MrcSource(particles), fitted(reference, particles, reporter), mask)
+    return Opened(inputs, particles, MrcSource(particles), fitted(reference, particles, reporter), mask)
 
 
 def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
@@ -109,8 +110,6 @@ def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Re
     check_output_folder(output)
     opened = open_inputs(inputs, settings, reporter)
     output.mkdir(parents=True, exist_ok=True)
-    asked = {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()}
-    (output / layout.SETTINGS).write_text(json.dumps(asked, indent=1))
     carry_on(opened, settings, output, reporter, None)
 
 
@@ -141,6 +140,7 @@ def carry_on(
     cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
     try:
         spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
+        write_asked(opened.inputs, settings, output)
         mask = None if opened.mask is None else opened.mask.voxels
         engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
         if state is None:
@@ -153,6 +153,13 @@ def carry_on(
     finally:
         cache.unlink(missing_ok=True)
     conclude(state, output, reporter)
+
+
+def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
+    """Keep what was asked for; only now, when every image has been read, is there a run to go on with."""
+    asked = {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()}
+    with written_atomically(output / layout.SETTINGS) as part:
+        part.write_text(json.dumps(asked, indent=1))
 
 
 def warn_of_faiss(reporter: Reporter) -> list[str]:

@@ -10,9 +10,10 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import Choice, RefineSettings, checked, from_flat, leaves
 
 
-def add_settings(parser: argparse.ArgumentParser, choices: Collection[str] | None = None) -> None:
+def add_settings(parser: argparse.ArgumentParser, choices: Collection[str] | None = None, given_only: bool = False) -> None:
     """Give `parser` an option for each setting named in `choices` (all by default), grouped by branch.
 
+    With `given_only` the namespace holds just the options that were given (those left out still mean their default).
     `max_shift` becomes `--max-shift`; a switch becomes `--auto-mask` and `--no-auto-mask`. Raises `ValueError` when
     `choices` has a name that no setting has.
     """
@@ -24,7 +25,7 @@ def add_settings(parser: argparse.ArgumentParser, choices: Collection[str] | Non
         if choices is None or leaf.name in choices:
             if branch not in groups:
                 groups[branch] = parser.add_argument_group(branch)
-            _add_option(groups[branch], leaf)
+            _add_option(groups[branch], leaf, argparse.SUPPRESS if given_only else leaf.default)
 
 
 def settings_from(args: argparse.Namespace) -> RefineSettings:
@@ -41,17 +42,17 @@ def option_name(leaf_name: str) -> str:
     return "--" + leaf_name.replace("_", "-")
 
 
-def _add_option(group: argparse._ArgumentGroup, leaf: dataclasses.Field) -> None:
+def _add_option(group: argparse._ArgumentGroup, leaf: dataclasses.Field, default: Any) -> None:
     says: Choice = leaf.metadata["choice"]
     help = _help(leaf.default, says).replace("%", "%%")
     name = option_name(leaf.name)
     if isinstance(leaf.default, bool):
         group.add_argument(
-            name, dest=leaf.name, action=argparse.BooleanOptionalAction, default=leaf.default, help=help)
+            name, dest=leaf.name, action=argparse.BooleanOptionalAction, default=default, help=help)
         return
     metavar = f"{{{','.join(says.options)}}}" if says.options else says.unit or _KIND[type(leaf.default)]
     group.add_argument(
-        name, dest=leaf.name, type=_converter(leaf), default=leaf.default, metavar=metavar, help=help)
+        name, dest=leaf.name, type=_converter(leaf), default=default, metavar=metavar, help=help)
 
 
 _KIND = {int: "N", float: "X", str: "TEXT"}

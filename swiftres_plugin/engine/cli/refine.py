@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--output", metavar="RUN", help="new folder for the results")
     files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
                        "--iterations, --device, --threads, --memory and --scratch may be given anew")
-    add_settings(parser)
+    add_settings(parser, given_only=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,14 +58,13 @@ def _needed(args: argparse.Namespace, name: str) -> str:
 
 
 def _changes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """What may change in a resumed run, where it differs from its default."""
+    """What was given anew for a resumed run. Raises `InputError` for what may not change."""
     allowed = {"iterations", "device", "threads", "memory", "scratch"}
     changes: dict[str, dict[str, object]] = {}
     for branch, leaf in leaves():
-        value = getattr(args, leaf.name)
-        if value != leaf.default:
+        if hasattr(args, leaf.name):
             if leaf.name not in allowed:
                 raise InputError(f"--{leaf.name.replace('_', '-')} cannot change in a resumed run",
                                  remedy="Start a new run for it.")
-            changes.setdefault(branch, {})[leaf.name] = value
+            changes.setdefault(branch, {})[leaf.name] = getattr(args, leaf.name)
     return changes
