@@ -12,7 +12,8 @@ from swiftres_plugin import settings
 # The form's own header asks for these two.
 ASKED_ELSEWHERE = ("device", "threads")
 INPUT = ("initial_resolution", "symmetry", "diameter")
-SECTIONS = {"Refinement": ("schedule", "preprocess", "mask"), "Search and computing": ("search", "polish", "compute")}
+SECTIONS = {"Refinement": ("schedule", "preprocess", "mask"),
+            "Search and computing": ("search", "polish", "reconstruct", "compute")}
 
 
 def parameter_name(name: str) -> str:

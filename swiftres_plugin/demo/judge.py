@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from swiftres_plugin import layout
 from swiftres_plugin.demo.folder import DemoFolder
+from swiftres_plugin.demo.frame import carried, frame_of
 from swiftres_plugin.demo.parts import Part, joined, swiftres
 from swiftres_plugin.engine.data.maps import Fsc
+from swiftres_plugin.engine.io.mrc import read_map, write_map
 from swiftres_plugin.engine.io.tables import read_fsc
 
 TRUE_PARTICLES, TRUE_MAP, MASK = "particles_true.star", "true_map.mrc", "mask.mrc"  # of `swiftres simulate`
@@ -45,12 +47,24 @@ class Verdict:
 
 
 def judge(run: Path, folder: DemoFolder, name: str) -> tuple[Verdict, Part]:
-    """Compare the run with the truth by `swiftres compare` and `swiftres fsc`; files go to `folder.judged`."""
+    """Compare the run with the truth by `swiftres compare` and `swiftres fsc`; files go to `folder.judged`.
+
+    The true map and its mask are carried into the frame of the refined map first, as `swiftres compare` does with poses.
+    """
     differences, curves = folder.judged / f"{name}_differences.csv", folder.judged / f"{name}_fsc.csv"
     compared = swiftres("compare", ["compare", run / layout.PARTICLES, folder.data / TRUE_PARTICLES, "--output", differences])
-    correlated = swiftres("fsc", ["fsc", run / layout.map_name(), folder.data / TRUE_MAP,
-                                  "--mask", folder.data / MASK, "--output", curves])
+    frame = frame_of(run / layout.PARTICLES, folder.data / TRUE_PARTICLES)
+    for file in (TRUE_MAP, MASK):
+        there = carried(read_map(folder.data / file), *frame)
+        write_map(carried_file(folder, name, file), replace(there, voxels=there.voxels.clip(0, 1)) if file == MASK else there)
+    correlated = swiftres("fsc", ["fsc", run / layout.map_name(), carried_file(folder, name, TRUE_MAP),
+                                  "--mask", carried_file(folder, name, MASK), "--output", curves])
     return read_verdict(run, differences, curves), joined("comparison with the truth", [compared, correlated])
+
+
+def carried_file(folder: DemoFolder, name: str, file: str) -> Path:
+    """The true map or mask in the frame of the run `name`."""
+    return folder.judged / f"{name}_{file}"
 
 
 def read_verdict(run: Path, differences: Path, curves: Path) -> Verdict:

@@ -26,6 +26,7 @@ SNR_DB = -10.0
 START_RESOLUTION_A = 50.0
 FILLED = 0.65  # of the box, by the diameter of a model of one's own
 FINEST_PIXEL_A = 1.5
+COMMAND_LINE, SCIPION = "refine", "scipion"  # the two runs, in names of files
 USER_ERROR, INTERRUPTED = 2, 130
 
 
@@ -72,11 +73,11 @@ def demonstrate(args: argparse.Namespace) -> int:
 
     from swiftres_plugin.demo.judge import judge
     heading("3. How near is it to the truth?")
-    verdict, part = judge(folder.refined, folder, "refine")
+    verdict, part = judge(folder.refined, folder, COMMAND_LINE)
     verdicts, parts = {"command line": verdict}, [*parts, part, drawn(folder, verdict, pixel_size_a)]
     if not problem:
         parts.append(in_scipion(args, folder, pixel_size_a))
-        verdicts["Scipion"], part = judge(folder.scipion / scipion_project.RUN_LINK, folder, "scipion")
+        verdicts["Scipion"], part = judge(folder.scipion / scipion_project.RUN_LINK, folder, SCIPION)
         parts.append(part)
     from swiftres_plugin.demo.summary import facts_of, summary
     text = summary(folder, verdicts, parts, problem)
@@ -128,7 +129,7 @@ def drawn(folder: DemoFolder, verdict: Verdict, pixel_size_a: float) -> Part:
     from swiftres_plugin.demo.story import project_some, read_story
     began, before = time.monotonic(), time.process_time()
     projected = project_some(folder)
-    story = read_story(folder, verdict, START_RESOLUTION_A)
+    story = read_story(folder, COMMAND_LINE, verdict, START_RESOLUTION_A)
     resolution_a = verdict.figures["resolution_a"]
     title = (f"swiftres demo: {COUNT:,} simulated particles of {BOX_PX} px, {pixel_size_a:g} Å/px; "
              f"from a {START_RESOLUTION_A:.0f} Å map to {resolution_a:.1f} Å")

@@ -8,7 +8,7 @@ import numpy as np
 
 from swiftres_plugin import layout
 from swiftres_plugin.demo.folder import DemoFolder
-from swiftres_plugin.demo.judge import MASK, TRUE_MAP, Verdict
+from swiftres_plugin.demo.judge import MASK, TRUE_MAP, Verdict, carried_file
 from swiftres_plugin.demo.parts import Part, swiftres
 from swiftres_plugin.demo.surface import bounding_box, draw_surface, level_of_volume
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
@@ -57,10 +57,10 @@ def most_defocused(defocus_a: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-defocus_a, kind="stable")[:SHOWN_PARTICLES])
 
 
-def read_story(folder: DemoFolder, verdict: Verdict, start_resolution_a: float) -> Story:
-    """Everything the pictures need; `project_some` must have run."""
-    truth = read_map(folder.data / TRUE_MAP)
-    inside = read_map(folder.data / MASK).voxels > 0.5
+def read_story(folder: DemoFolder, name: str, verdict: Verdict, start_resolution_a: float) -> Story:
+    """Everything the pictures need of the run that was judged as `name`; `project_some` must have run."""
+    truth = read_map(carried_file(folder, name, TRUE_MAP))
+    inside = read_map(carried_file(folder, name, MASK)).voxels > 0.5
     run = folder.refined
     start, refined = read_map(folder.data / START_MAP).voxels, read_map(run / layout.map_name()).voxels
     halves = [read_map(run / layout.half_name(number)).voxels for number in (1, 2)]
