@@ -14,7 +14,14 @@ import torch
 from swiftres_plugin.engine.maths.fourier import image_band
 from swiftres_plugin.engine.maths.geometry import random_rotations
 from swiftres_plugin.engine.maths.slices import (
-    empty_sums, extract_slices, fourier_volume, insert_slices, padded_limit, slice_coordinates, slices_and_gradients)
+    empty_sums,
+    extract_slices,
+    fourier_volume,
+    insert_slices,
+    padded_limit,
+    slice_coordinates,
+    slices_and_gradients,
+)
 from swiftres_plugin.engine.stages.index import TorchIndex, build_index
 
 SLICES = 64
@@ -78,7 +85,8 @@ def main() -> None:
     values = torch.randn((SLICES, len(band)), dtype=torch.complex64)
     weights = torch.rand((SLICES, len(band)))
     sums, limit = empty_sums(band.last_shell), padded_limit(band.last_shell)
-    print(f"{SLICES} slices of {args.box} px ({len(band)} samples each); {QUERIES} queries x {REFERENCES} references x {LENGTH}")
+    print(f"{SLICES} slices of {args.box} px ({len(band)} samples each); "
+          f"{QUERIES} queries x {REFERENCES} references x {LENGTH}")
     compare("slices: grid_sample / gathers", lambda: extract_slices(volume, rotation, band.wave_px),
             lambda: gathered_slices(volume, rotation, band.wave_px), args.repeats)
     compare("slices with gradient / 6 slices", lambda: slices_and_gradients(volume, rotation, band.wave_px),
