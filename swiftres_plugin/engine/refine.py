@@ -19,7 +19,7 @@ from swiftres_plugin.engine.align import (
 )
 from swiftres_plugin.engine.data.maps import Accumulator, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
-from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
@@ -63,7 +63,7 @@ def start(engine: Engine, reference: Map, mask: np.ndarray | None) -> Refinement
     noise = np.stack([image_noise(engine, np.flatnonzero(half == h)) for h in (0, 1)])
     state = RefinementState(0, (voxels, voxels), noise, half, band.shell_of(schedule.initial_resolution), mask=mask)
     if schedule.alignment == "local":
-        return replace(state, assignment=input_poses(engine.spectra.particles))
+        state = replace(state, assignment=input_poses(engine.spectra.particles))
     scale = grey_scale(engine, state, diameter(engine, state))
     return replace(state, references=(voxels * scale, voxels * scale))
 
@@ -86,27 +86,62 @@ def diameter(engine: Engine, state: RefinementState) -> float:
 def grey_scale(engine: Engine, state: RefinementState, diameter_a: float) -> float:
     """Factor that brings the starting map to the particles' scale: least squares over a sample at its best poses.
 
-    The search needs a scale to weigh the power of references, so scale and poses are found in turns.
+    The search needs a scale to weigh the power of references, so scale and poses are found in turns. Warns when the
+    negative of the map explains the particles better.
     """
-    band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
-    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
+    rows = _sample(state)
+    if state.assignment is not None:
+        return max(fitted_scale(engine, state, rows, 1.0, given_candidates(state.assignment, rows))[0], 1e-6)
+    positive, gain = searched_scale(engine, state, diameter_a, rows, 1)
+    _, negative_gain = searched_scale(engine, state, diameter_a, rows, -1)
+    if negative_gain > 1.1 * gain:
+        engine.reporter.warning("The particles look like the negative of the starting map. Particles must be white on black: "
+                                "if they are not, start again with --invert-contrast.")
+    return positive
+
+
+def _sample(state: RefinementState) -> np.ndarray:
     rows = np.flatnonzero(state.half == 0)
-    rows = rows[:: max(1, len(rows) // SCALE_PARTICLES)]
-    volume = fourier_volume(state.references[0].to(engine.device), state.last_shell)
+    return rows[:: max(1, len(rows) // SCALE_PARTICLES)]
+
+
+def given_candidates(poses: Assignment, rows: np.ndarray) -> Candidates:
+    """The poses of `rows` as one candidate each."""
+    rotation, shift = torch.from_numpy(poses.image_to_volume[rows]).float(), torch.from_numpy(poses.shift_a[rows]).float()
+    return Candidates(rotation[:, None], shift[:, None], torch.zeros((len(rows), 1)))
+
+
+def searched_scale(engine: Engine, state: RefinementState, diameter_a: float, rows: np.ndarray,
+                   sign: int) -> tuple[float, float]:
+    """Scale of the map times `sign`, with poses searched anew at each of three scales, and the gain in likelihood."""
+    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
+    band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
+    volume = sign * fourier_volume(state.references[0].to(engine.device), state.last_shell)
+    images = engine.batch(rows, band)
+    few = extract_slices(volume, torch.eye(3, device=engine.device)[None], band.wave_px)
+    scale = 0.3 * float(((images.images.abs() ** 2).mean() / (few.abs() ** 2 * images.ctf ** 2).mean()).sqrt())
+    gain = 0.0
+    for _ in range(3):
+        searcher = prepare_search(engine, volume * scale, state.noise[0], rows, plan)
+        centre = np.zeros((len(engine.spectra), 2))
+        found = joined(search_rows(engine, searcher, state.noise[0], rows, centre, report=False)).best(1)
+        factor, gain = fitted_scale(engine, state, rows, sign * scale, found)
+        scale *= min(max(factor, 0.05), 20.0)
+    return scale, gain
+
+
+def fitted_scale(engine: Engine, state: RefinementState, rows: np.ndarray, scale: float,
+                 found: Candidates) -> tuple[float, float]:
+    """Least-squares factor on top of `scale` at given poses, and the log-likelihood that it gains over no map at all."""
+    band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
     batch = engine.batch(rows, band)
     power = per_sample(state.noise[0], batch)
-    noise = state.noise[0]
-    few = extract_slices(volume, torch.eye(3, device=engine.device)[None], band.wave_px)
-    scale = float(((batch.images.abs() ** 2).mean() / (few.abs() ** 2 * batch.ctf ** 2).mean()).sqrt()) * 0.3
-    for _ in range(3):
-        scaled = volume * scale
-        searcher = prepare_search(engine, scaled, noise, rows, plan)
-        found = joined(search_rows(engine, searcher, noise, rows, np.zeros((len(engine.spectra), 2)), report=False)).best(1)
-        slices = extract_slices(scaled, found.image_to_volume[:, 0], band.wave_px)
-        predicted = local.model(batch, slices, found.shift_a[:, 0])
-        cross = ((batch.images * predicted.conj()).real / power).sum()
-        scale *= float((cross / (predicted.abs() ** 2 / power).sum()).clamp(0.05, 20))
-    return scale
+    volume = scale * fourier_volume(state.references[0].to(engine.device), state.last_shell)
+    slices = extract_slices(volume, found.image_to_volume[:, 0].to(engine.device), band.wave_px)
+    predicted = local.model(batch, slices, found.shift_a[:, 0].to(engine.device))
+    cross = float(((batch.images * predicted.conj()).real / power).sum())
+    square = float((predicted.abs() ** 2 / power).sum())
+    return cross / max(square, 1e-30), cross ** 2 / max(square, 1e-30)
 
 
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
