@@ -243,7 +243,8 @@ def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
 
 def _read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:
     """Number columns (N,) of a STAR file's particle table, those of `labels` that are there."""
-    rows: Iterator = Table.iterRows(f"particles@{star_path}")
+    # no guess of types: emtable would guess from the first row, whose probability may be written as 1
+    rows: Iterator = Table.iterRows(f"particles@{star_path}", guessType=False)
     first = next(rows)
     present = [label for label in labels if label in first._fields]
     values = [[float(getattr(row, label)) for label in present] for row in (first, *rows)]

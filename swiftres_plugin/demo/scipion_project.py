@@ -188,19 +188,19 @@ def write_set(star: Path, sqlite: Path, pixel_size_a: float) -> None:
     """A Scipion set of the simulated particles, with CTF and without poses, for pwem's import."""
     from emtable import Table
     from pwem.objects import Acquisition, CTFModel, Particle, SetOfParticles
-    (optics,) = Table.iterRows(f"optics@{star}")
-    acquisition = Acquisition(magnification=MAGNIFICATION, voltage=optics.rlnVoltage,
-                              sphericalAberration=optics.rlnSphericalAberration,
-                              amplitudeContrast=optics.rlnAmplitudeContrast)
+    (optics,) = Table.iterRows(f"optics@{star}", guessType=False)
+    acquisition = Acquisition(magnification=MAGNIFICATION, voltage=float(optics.rlnVoltage),
+                              sphericalAberration=float(optics.rlnSphericalAberration),
+                              amplitudeContrast=float(optics.rlnAmplitudeContrast))
     particles = SetOfParticles(filename=str(sqlite))
     particles.setSamplingRate(pixel_size_a)
     particles.setAcquisition(acquisition)
     particles.setHasCTF(True)
-    for row in Table.iterRows(f"particles@{star}"):
+    for row in Table.iterRows(f"particles@{star}", guessType=False):
         index, stack = row.rlnImageName.split("@")
         particle, ctf = Particle(), CTFModel()
         particle.setLocation(int(index), str(star.parent / stack))
-        ctf.setStandardDefocus(row.rlnDefocusU, row.rlnDefocusV, row.rlnDefocusAngle)
+        ctf.setStandardDefocus(float(row.rlnDefocusU), float(row.rlnDefocusV), float(row.rlnDefocusAngle))
         particle.setCTF(ctf)
         particle.setAcquisition(acquisition)
         particles.append(particle)

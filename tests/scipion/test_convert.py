@@ -124,6 +124,16 @@ def test_particles_a_run_left_out_are_not_copied(tmp_path):
     assert sorted(copy.getIdSet()) == [5 * i + 7 for i in range(COUNT) if i != 2]
 
 
+def test_a_whole_number_in_the_first_row_does_not_make_a_column_of_whole_numbers(tmp_path):
+    star = tmp_path / "particles.star"
+    labels = (convert.ITEM_ID, *convert.ANGLES, *convert.ORIGINS, "rlnMaxValueProbDistribution", "rlnOther")
+    head = "data_particles\n\nloop_\n" + "".join(f"_{label}\n" for label in labels)
+    star.write_text(head + "5 0 0 0 0 0 1 7\n6 10.5 20.5 30.5 1.5 2.5 0.25 word\n")
+    refined = convert.read_refined(str(star), 5.0)
+    assert refined.row_of_id == {5: 0, 6: 1}
+    np.testing.assert_allclose(refined.scores["rlnMaxValueProbDistribution"], [1, 0.25])
+
+
 def test_no_poses_without_projection_alignment(tmp_path):
     particles, _ = make_set(tmp_path, poses=False)
     star = tmp_path / "particles.star"

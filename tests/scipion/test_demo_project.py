@@ -27,7 +27,7 @@ _rlnDefocusU #3
 _rlnDefocusV #4
 _rlnDefocusAngle #5
 000002@particles.mrcs 1 12000.5 11000.25 30.0
-000001@particles.mrcs 1 9000.0 8500.0 170.0
+000001@particles.mrcs 1 9000 8500 170
 """
 
 
