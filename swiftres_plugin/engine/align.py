@@ -29,6 +29,7 @@ from swiftres_plugin.engine.stages.search import search, shift_grid
 from swiftres_plugin.settings import PolishSettings, RefineSettings
 
 SAMPLE_BYTES = 400  # working memory per coefficient and pose of the local refinement
+TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further
 
 
@@ -156,7 +157,7 @@ def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.T
         worth = found.score >= found.score.amax(1, keepdim=True) - SURVIVORS
     particle, place = torch.nonzero(worth & found.score.isfinite(), as_tuple=True)
     fit = local.polish(batch.take(particle), power[particle], volume, found.image_to_volume[particle, place],
-                       found.shift_a[particle, place], steps, 0.03 * angle, 0.03 * shift, 1.5 * angle, 1.5 * shift)
+                       found.shift_a[particle, place], steps, TOLERANCE * angle, TOLERANCE * shift, 1.5 * angle, 1.5 * shift)
     rotation, move, score = found.image_to_volume.clone(), found.shift_a.clone(), torch.full_like(found.score, -torch.inf)
     rotation[particle, place], move[particle, place], score[particle, place] = fit.rotation, fit.shift_a, fit.score
     return without_twins(Candidates(rotation, move, score).best(count), 0.25 * angle, 0.5 * shift)
@@ -206,8 +207,7 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
         return refine_candidates(engine, volume, noise, plan, rows[part], piece, diameter_a)
 
     length = len(engine.spectra.band.up_to(plan.last_shell))
-    basins = engine.settings.polish.basins if plan.exhaustive else 1
-    parts = engine.compute.batches(np.arange(len(rows)), length * SAMPLE_BYTES * basins)
+    parts = engine.compute.batches(np.arange(len(rows)), length * SAMPLE_BYTES * (2 if plan.exhaustive else 1))
     with engine.timed("refinement"):
         return Assignment.joined(engine.compute.map(refined, parts, done=lambda part: engine.reporter.advance(len(part))))
 

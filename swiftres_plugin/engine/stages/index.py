@@ -54,7 +54,7 @@ def build_index(vectors: torch.Tensor, recipe: str = "auto", nprobe: int = 64) -
     """An index over reference vectors (G, D) by a recipe: 'auto', 'torch' or a FAISS factory string."""
     if recipe == "torch" or (recipe == "auto" and faiss_problem()):
         return TorchIndex(vectors)
-    if recipe == "auto" and vectors.device.type == "cuda":
+    if recipe == "auto" and vectors.device.type != "cpu":
         return TorchIndex(vectors)  # the product runs at the matrix units' speed; faiss would go through host memory
     return _faiss_index(vectors, "Flat" if recipe == "auto" else recipe, nprobe)
 

@@ -58,9 +58,13 @@ def score_poses(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor,
 
 def score_candidates(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Candidates:
     """The candidates with exact scores; a candidate of score -inf stays at -inf."""
-    scores = torch.stack([score_poses(batch, noise, volume, found.image_to_volume[:, k], found.shift_a[:, k])
-                          for k in range(found.score.shape[1])], dim=1)
-    return Candidates(found.image_to_volume, found.shift_a, torch.where(found.score.isfinite(), scores, found.score))
+    scores = found.score.clone()
+    for k in range(scores.shape[1]):
+        rows = torch.nonzero(scores[:, k].isfinite())[:, 0]
+        if len(rows):
+            scores[rows, k] = score_poses(batch.take(rows), noise[rows], volume, found.image_to_volume[rows, k],
+                                          found.shift_a[rows, k])
+    return Candidates(found.image_to_volume, found.shift_a, scores)
 
 
 def evaluate(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
