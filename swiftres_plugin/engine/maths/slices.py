@@ -24,13 +24,14 @@ def gridding_window(box_px: int, padding: int = PADDING, device: torch.device | 
 def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING) -> torch.Tensor:
     """Padded transform of a map (n, n, n), cropped to what slices up to `last_shell` read: (2, 2K+1, 2K+1, K+1).
 
+    In memory the two channels of a point lie side by side (a permuted view), as `slices_and_gradients` reads them.
     Scaled so that a slice is the orthonormal two-dimensional transform of the sum over z.
     """
     n = voxels.shape[0]
     cube = crop_or_pad(voxels / gridding_window(n, padding, voxels.device), padding * n)
     spectrum = torch.fft.rfftn(torch.fft.ifftshift(cube)) / n
     spectrum = _centred_crop(spectrum, padded_limit(last_shell, padding))
-    return torch.view_as_real(spectrum).permute(3, 0, 1, 2).contiguous()
+    return torch.view_as_real(spectrum).permute(3, 0, 1, 2)
 
 
 def padded_limit(last_shell: int, padding: int = PADDING) -> int:
@@ -82,23 +83,33 @@ def slices_and_gradients(volume: torch.Tensor, image_to_volume: torch.Tensor,
     The gradient is that of the interpolated volume itself, so it is the true derivative of what `extract_slices` returns.
     """
     points, sign = slice_coordinates(image_to_volume, wave_px)
-    grid = _normalised(points, volume.shape[-1] - 1)
-    values = _sample(volume, grid)
-    slices = torch.complex(values[:, 0], values[:, 1] * sign)
-    limit = volume.shape[-1] - 1
-    per_wave = grid.new_tensor([2 / limit, 1 / limit, 1 / limit]) * PADDING
-    real, imag = (_sample_gradient(volume, grid, channel) * per_wave for channel in (0, 1))
+    value, along_x, along_y, along_z = _interpolate(volume, points.reshape(-1, 3))
+    slices = torch.complex(value[:, 0].view_as(sign), value[:, 1].view_as(sign) * sign)
+    gradient = torch.stack([along_x, along_y, along_z], dim=1).view(*sign.shape, 3, 2) * PADDING
     # moving against the flipped coordinate changes the sign of the derivative; conjugation that of the imaginary part
-    gradient = torch.complex(real * sign[..., None], imag)
-    return slices, gradient @ image_to_volume.to(gradient.dtype)
+    turned = torch.complex(gradient[..., 0] * sign[..., None], gradient[..., 1])
+    return slices, turned @ image_to_volume.to(turned.dtype)
 
 
-def _sample_gradient(volume: torch.Tensor, grid: torch.Tensor, channel: int) -> torch.Tensor:
-    """d(sample of one channel) / d(its own grid coordinate): (B, L, 3)."""
-    one = volume[channel][None, None].expand(len(grid), 1, *volume.shape[1:])
-    ones = torch.ones((len(grid), 1, *grid.shape[1:4]), dtype=grid.dtype, device=grid.device)
-    found = torch.ops.aten.grid_sampler_3d_backward(ones, one, grid, 0, 0, True, [False, True])
-    return found[1][:, 0, 0]
+def _interpolate(volume: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Trilinear value and its derivatives along x, y, z at points (N, 3): four tensors (N, 2), real and imaginary.
+
+    Neighbours in x lie side by side in memory, so four reads fetch the eight corners: nearly three times faster on a
+    processor than `grid_sample` and its backward pass, which read every corner once per channel and derivative.
+    """
+    limit, (height, width) = volume.shape[-1] - 1, volume.shape[2:]
+    flat = volume.permute(1, 2, 3, 0).reshape(-1, 2)
+    pairs = flat.as_strided((len(flat) - 1, 4), (2, 1))
+    corner = points.floor()
+    fx, fy, fz = (points - corner).split(1, dim=1)
+    corner = corner.to(torch.int64)
+    base = ((corner[:, 2] + limit) * height + corner[:, 1] + limit) * width + corner[:, 0]
+    c00, c01, c10, c11 = (pairs.index_select(0, base + step) for step in (0, width, height * width, (height + 1) * width))
+    front, back = torch.lerp(c00, c01, fy), torch.lerp(c10, c11, fy)
+    middle, rise = torch.lerp(front, back, fz), torch.lerp(c01 - c00, c11 - c10, fz)
+    depth = back - front
+    return (torch.lerp(middle[:, :2], middle[:, 2:], fx), middle[:, 2:] - middle[:, :2],
+            torch.lerp(rise[:, :2], rise[:, 2:], fx), torch.lerp(depth[:, :2], depth[:, 2:], fx))
 
 
 def empty_sums(last_shell: int, device: torch.device | str = "cpu") -> torch.Tensor:
