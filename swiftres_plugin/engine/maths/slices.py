@@ -29,8 +29,8 @@ def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING
     """
     n = voxels.shape[0]
     cube = crop_or_pad(voxels / gridding_window(n, padding, voxels.device), padding * n)
-    spectrum = torch.fft.rfftn(torch.fft.ifftshift(cube)) / n
-    spectrum = _centred_crop(spectrum, padded_limit(last_shell, padding))
+    spectrum = torch.fft.rfftn(torch.fft.ifftshift(cube))
+    spectrum = _centred_crop(spectrum, padded_limit(last_shell, padding)) / n
     return torch.view_as_real(spectrum).permute(3, 0, 1, 2)
 
 
@@ -44,9 +44,10 @@ def _centred_crop(spectrum: torch.Tensor, limit: int) -> torch.Tensor:
     m = spectrum.shape[0]
     wave = torch.arange(-limit, limit + 1, device=spectrum.device)
     inside = (wave.abs() < m // 2)
-    cube = spectrum[(wave % m)][:, (wave % m)][:, :, torch.arange(limit + 1, device=spectrum.device).clamp(max=m // 2)]
-    keep = inside[:, None, None] & inside[None, :, None] & inside[limit:][None, None, :]
-    return torch.where(keep, cube, torch.zeros((), dtype=cube.dtype, device=cube.device))
+    place = wave % m
+    cube = spectrum[place[:, None, None], place[None, :, None], wave[limit:].clamp(max=m // 2)]
+    keep = inside[:, None, None] & inside[None, :, None] & inside[limit:]
+    return cube.masked_fill_(~keep, 0)
 
 
 def slice_coordinates(image_to_volume: torch.Tensor, wave_px: torch.Tensor,
@@ -98,7 +99,7 @@ def _interpolate(volume: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tens
     processor than `grid_sample` and its backward pass, which read every corner once per channel and derivative.
     """
     limit, (height, width) = volume.shape[-1] - 1, volume.shape[2:]
-    flat = volume.permute(1, 2, 3, 0).reshape(-1, 2)
+    flat = volume.permute(1, 2, 3, 0).contiguous().view(-1, 2)  # a copy only of a volume that is laid out otherwise
     pairs = flat.as_strided((len(flat) - 1, 4), (2, 1))
     corner = points.floor()
     fx, fy, fz = (points - corner).split(1, dim=1)
@@ -155,5 +156,6 @@ def sums_to_map(spectrum: torch.Tensor, box_px: int, padding: int = PADDING) -> 
     full = torch.zeros((m, m, m // 2 + 1), dtype=spectrum.dtype, device=spectrum.device)
     wave = torch.arange(-limit, limit + 1, device=spectrum.device) % m
     full[wave[:, None], wave[None, :], :limit + 1] = inner
-    cube = torch.fft.fftshift(torch.fft.irfftn(full, s=(m, m, m))) * box_px
-    return crop_or_pad(cube, box_px) / gridding_window(box_px, padding, spectrum.device)
+    cube = torch.fft.irfftn(full, s=(m, m, m))
+    del full
+    return crop_or_pad(torch.fft.fftshift(cube), box_px) * box_px / gridding_window(box_px, padding, spectrum.device)
