@@ -55,7 +55,8 @@ class Truth:
 
 def assignment(poses: Poses) -> Assignment:
     n = len(poses)
-    return Assignment(poses.image_to_volume, poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)))
+    return Assignment(poses.image_to_volume, poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)),
+                      np.zeros(n, dtype=np.int64))
 
 
 def open_truth(folder: Path, symmetry: str, device: str) -> Truth:
@@ -72,10 +73,6 @@ def rows_of(truth: Truth, h: int) -> np.ndarray:
     return np.flatnonzero(truth.half == h)
 
 
-def take(poses: Assignment, rows: np.ndarray) -> Assignment:
-    return Assignment(*(getattr(poses, name)[rows] for name in Assignment.__slots__))
-
-
 def reconstructed(truth: Truth, poses: Assignment) -> tuple[list[torch.Tensor], torch.Tensor, HalfMaps]:
     """Regularised, masked half maps for alignment; the combined map; the plain half maps; from given poses."""
     engine, box = truth.engine, truth.engine.spectra.band.box_px
@@ -83,7 +80,7 @@ def reconstructed(truth: Truth, poses: Assignment) -> tuple[list[torch.Tensor], 
     sums = []
     for h in (0, 1):
         rows = rows_of(truth, h)
-        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, take(poses, rows), ""))
+        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, poses.take(rows), ""))
     halves = HalfMaps(*(Map(solve(s, box).numpy(), pixel) for s in sums))
     ratio = signal_to_noise(compute_fsc(halves, truth.mask))
     return [masked_reference(solve(s, box, ratio), truth.mask) for s in sums], solve(sums[0] + sums[1], box, 2 * ratio), halves
@@ -96,7 +93,7 @@ def refined_from_truth(truth: Truth, references: list[torch.Tensor], shell: int)
     parts = []
     for h in (0, 1):
         rows = rows_of(truth, h)
-        noise = residual_noise(truth.engine, references[h], rows, take(truth.poses, rows))
+        noise = residual_noise(truth.engine, [references[h]], rows, truth.poses.take(rows))
         parts.append(align_half(truth.engine, references[h], noise, rows, plan, truth.poses, diameter_a, ""))
     return by_row(truth.half, parts)
 

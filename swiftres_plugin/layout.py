@@ -9,6 +9,7 @@
         class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv
       particles.star           final copies
       class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv  class1_mask.mrc
+      class2_...               the same for every further class, in both places
       run.json                 settings, versions, device, resolution, seconds per stage, peak memory
 """
 from __future__ import annotations

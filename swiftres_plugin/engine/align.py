@@ -1,10 +1,10 @@
-"""One half of the particles against its own map: search, rank, refine, and sum into a reconstruction."""
+"""One half of the particles against its own maps: search, rank, refine, and sum into a reconstruction."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -180,7 +180,7 @@ def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, fou
     diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
     ridge = torch.diag_embed(1e-6 * diagonal + 1e-9)
     values = (rotation, shift, fit.score, probability, torch.linalg.inv(fit.curvature + ridge))
-    return Assignment(*(v.double().cpu().numpy() for v in values))
+    return Assignment(*(v.double().cpu().numpy() for v in values), class_id=np.zeros(len(fit.score), dtype=np.int64))
 
 
 def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
@@ -212,8 +212,36 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
         return Assignment.joined(engine.compute.map(refined, parts, done=lambda part: engine.reporter.advance(len(part))))
 
 
-def residual_noise(engine: Engine, reference: torch.Tensor, rows: np.ndarray, poses: Assignment) -> np.ndarray:
-    """Noise power (groups, S) of what the reference leaves unexplained; `poses` are those of `rows`, in order."""
+def align_classes(engine: Engine, references: Sequence[torch.Tensor], noise: np.ndarray, rows: np.ndarray,
+                  plan: IterationPlan, previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
+    """Poses and classes of the particles at `rows`: each is aligned to the reference of every class."""
+    names = [name] if len(references) == 1 else [f"{name}, class {c + 1}" for c in range(len(references))]
+    return classified([align_half(engine, reference, noise, rows, plan, previous, diameter_a, called)
+                       for reference, called in zip(references, names)])
+
+
+def classified(found: Sequence[Assignment]) -> Assignment:
+    """For each particle its result in the class where it is likeliest; `found` are the same particles in every class."""
+    score = np.stack([one.log_likelihood for one in found])
+    best, particle = score.argmax(0), np.arange(score.shape[1])
+    share = 1 / np.exp(score - score.max(0)).sum(0)
+    chosen = Assignment(*(np.stack([getattr(one, name) for one in found])[best, particle] for name in Assignment.__slots__))
+    return replace(chosen, max_probability=chosen.max_probability * share, class_id=best)
+
+
+def residual_noise(engine: Engine, references: Sequence[torch.Tensor], rows: np.ndarray, poses: Assignment) -> np.ndarray:
+    """Noise power (groups, S) of what each particle's class leaves unexplained; `poses` are those of `rows`, in order."""
+    parts = []
+    with engine.timed("noise"):
+        for number, reference in enumerate(references):
+            members = np.flatnonzero(poses.class_id == number)
+            parts += unexplained(engine, reference, rows[members], poses.take(members))
+    return noise_power(parts)
+
+
+def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
+                poses: Assignment) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sums of the power that the reference leaves, and numbers of particles, batch by batch."""
     band = engine.spectra.band.to(engine.device)
     volume = fourier_volume(reference.to(engine.device), band.last_shell)
     groups = len(engine.spectra.particles.optics)
@@ -225,8 +253,7 @@ def residual_noise(engine: Engine, reference: torch.Tensor, rows: np.ndarray, po
         return power_sums(batch, groups, local.model(batch, slices, shift))
 
     parts = engine.compute.batches(np.arange(len(rows)), len(band) * 80)
-    with engine.timed("noise"):
-        return noise_power(engine.compute.map(sums, parts))
+    return engine.compute.map(sums, parts)
 
 
 def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:

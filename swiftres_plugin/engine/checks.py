@@ -2,16 +2,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from .. import layout
 from ..errors import InputError
 from .data.maps import Map
+from .maths.fourier import filter_shells, low_pass_gain
 
 PIXEL_TOLERANCE = 0.01
 RANGE_TOLERANCE = 1e-3
+SAME_MAP = 1 - 1e-6  # correlation of maps that only rounding tells apart
 # Smaller boxes hold too few frequencies to align anything.
 LEAST_BOX_PX = 16
 
@@ -42,6 +46,21 @@ def check_reference(reference: Map, name: object = "reference") -> None:
     if np.ptp(reference.voxels) == 0:
         raise InputError("the map is constant", where=name, found=f"{reference.voxels.flat[0]:g} everywhere",
                          remedy="Give a map of the particle, white on black.")
+
+
+def check_different(references: Sequence[Map], names: Sequence[object], resolution_a: float) -> None:
+    """Raises `InputError` where two starting maps (on one grid) are the same to `resolution_a` but for their grey scale:
+    they would part the particles by chance alone."""
+    seen = []
+    for reference in references:
+        gain = low_pass_gain(reference.box_px, reference.pixel_size_a, resolution_a)
+        voxels = filter_shells(torch.from_numpy(reference.voxels - reference.voxels.mean()), gain).double()
+        seen.append(voxels / voxels.norm())
+    for second in range(len(seen)):
+        for first in range(second):
+            if float((seen[first] * seen[second]).sum()) > SAME_MAP:
+                raise InputError("two starting maps are the same", where=names[second], found=f"what {names[first]} holds",
+                                 expected=f"maps that differ at {resolution_a:g} A", remedy="Give one of them alone.")
 
 
 def check_box(box_px: int, pixel_size_a: float, name: object = "particles") -> None:

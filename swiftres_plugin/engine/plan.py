@@ -11,6 +11,7 @@ from swiftres_plugin.settings import RefineSettings
 STEP_OF_RESOLUTION = 1.0  # grid spacing in units of (resolution / diameter); the local refinement reaches farther
 MARGIN = 0.1  # share of shells beyond the FSC limit that are compared too: their weight is what their SNR deserves
 STILL = 0.15  # an iteration is at rest when poses turn less than this share of the finest resolution's angle
+STEADY = 0.01  # and when fewer than this share of the particles change their class
 FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain
 
 
@@ -49,7 +50,7 @@ def searched_again(history: tuple[IterationRecord, ...]) -> bool:
     return False in kinds and True in kinds[kinds.index(False):]
 
 
-def next_last_shell(resolution_a: float, band: Band, state: RefinementState, settings: RefineSettings) -> int:
+def next_last_shell(resolution_a: float, band: Band, settings: RefineSettings) -> int:
     """Finest shell for the next alignment: the FSC limit and a margin, never past what the user allows."""
     start = band.shell_of(settings.schedule.initial_resolution)
     reached = band.box_a / resolution_a if np.isfinite(resolution_a) else 0.0
@@ -69,13 +70,14 @@ def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
 
 
 def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
-    """True when the last two iterations were local, improved nothing, and the poses hardly moved."""
+    """True when the last two iterations were local, improved nothing, and poses and classes hardly changed."""
     if len(history) < 3 or history[-1].exhaustive or history[-2].exhaustive:
         return False
     best = min(r.resolution_a for r in history[:-1])
     last = history[-1]
     finest = last.resolution_a / diameter_a if np.isfinite(last.resolution_a) else np.inf
-    return last.resolution_a > 0.99 * best and last.median_turn_rad < STILL * finest
+    still = last.median_turn_rad < STILL * finest and last.class_changes < STEADY
+    return last.resolution_a > 0.99 * best and still
 
 
 def at_rest(history: tuple[IterationRecord, ...], diameter_a: float, settings: RefineSettings) -> bool:

@@ -12,7 +12,6 @@ from swiftres_plugin.engine.checks import check_box, check_mask, check_output_fo
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
-from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map, write_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.tables import write_fsc
@@ -89,8 +88,7 @@ def reconstruct(engine: Engine) -> Reconstruction:
     sums = []
     for h in (0, 1):
         rows = np.flatnonzero(half == h)
-        poses = Assignment(*(getattr(everyone, name)[rows] for name in Assignment.__slots__))
-        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, poses, f"half {h + 1}"))
+        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, everyone.take(rows), f"half {h + 1}"))
     halves = HalfMaps(*(Map(solve(s, box).cpu().numpy(), pixel) for s in sums))
     mask = mask_of(engine, halves)
     fsc = compute_fsc(halves, mask, engine.settings.compute.seed)

@@ -1,7 +1,7 @@
 """The corridor: iterate, and iterate until at rest. A generator of states; the caller writes files and reports."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 
 from swiftres_plugin.engine.align import (
     Engine,
-    align_half,
+    align_classes,
     image_noise,
     joined,
     prepare_search,
@@ -17,10 +17,10 @@ from swiftres_plugin.engine.align import (
     residual_noise,
     search_rows,
 )
-from swiftres_plugin.engine.data.maps import Accumulator, HalfMaps, Map
+from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
-from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, RefinementState
+from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import closest_mates
@@ -40,6 +40,7 @@ from swiftres_plugin.engine.stages.reconstruct import solve
 
 SCALE_PARTICLES = 500  # sample that finds the grey scale of the starting map
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
+LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
 
 
 def draw_halves(particles: Particles, seed: int) -> np.ndarray:
@@ -51,21 +52,30 @@ def draw_halves(particles: Particles, seed: int) -> np.ndarray:
     return half
 
 
-def start(engine: Engine, reference: Map, mask: np.ndarray | None) -> RefinementState:
-    """The state before the first iteration: the starting map low-passed, on the grey scale of the particles."""
-    band = engine.spectra.band
-    schedule = engine.settings.schedule
-    gain = low_pass_gain(reference.box_px, reference.pixel_size_a, schedule.initial_resolution)
+def start(engine: Engine, references: Sequence[Map], mask: np.ndarray | None) -> RefinementState:
+    """The state before the first iteration: the starting map of each class low-passed, on the scale of the particles."""
+    particles = engine.spectra.particles
+    half = draw_halves(particles, engine.settings.compute.seed)
+    noise = np.stack([image_noise(engine, np.flatnonzero(half == h)) for h in (0, 1)])
+    poses = input_poses(particles) if engine.settings.schedule.alignment == "local" else None
+    classes = []
+    for number, reference in enumerate(references, 1):
+        alone = RefinementState(0, (started_class(engine, reference, mask),), noise, half, poses)
+        name = "the starting map" if len(references) == 1 else f"starting map {number}"
+        scale = grey_scale(engine, alone, diameter(engine, alone), name)
+        voxels = alone.classes[0].references[0] * scale
+        classes.append(replace(alone.classes[0], references=(voxels, voxels)))
+    return RefinementState(0, tuple(classes), noise, half, poses)
+
+
+def started_class(engine: Engine, reference: Map, mask: np.ndarray | None) -> ClassState:
+    """A class before the first iteration, on the grey scale of its starting map."""
+    resolution_a = engine.settings.schedule.initial_resolution
+    gain = low_pass_gain(reference.box_px, reference.pixel_size_a, resolution_a)
     voxels = filter_shells(torch.from_numpy(reference.voxels.copy()), gain)
     window = mask if mask is not None else sphere_mask(reference.box_px, 0.46 * reference.box_px)
     voxels = masked_reference(voxels, window)
-    half = draw_halves(engine.spectra.particles, engine.settings.compute.seed)
-    noise = np.stack([image_noise(engine, np.flatnonzero(half == h)) for h in (0, 1)])
-    state = RefinementState(0, (voxels, voxels), noise, half, band.shell_of(schedule.initial_resolution), mask=mask)
-    if schedule.alignment == "local":
-        state = replace(state, assignment=input_poses(engine.spectra.particles))
-    scale = grey_scale(engine, state, diameter(engine, state))
-    return replace(state, references=(voxels * scale, voxels * scale))
+    return ClassState((voxels, voxels), engine.spectra.band.shell_of(resolution_a), resolution_a, mask=mask)
 
 
 def input_poses(particles: Particles) -> Assignment:
@@ -73,20 +83,22 @@ def input_poses(particles: Particles) -> Assignment:
     if particles.poses is None:
         raise ValueError("local refinement needs input poses")
     n = len(particles)
-    return Assignment(particles.poses.image_to_volume, particles.poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)))
+    return Assignment(particles.poses.image_to_volume, particles.poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)),
+                      np.zeros(n, dtype=np.int64))
 
 
 def diameter(engine: Engine, state: RefinementState) -> float:
-    """The particle's diameter in angstroms: what the user said, or what the reference shows."""
+    """The particle's diameter in angstroms: what the user said, or what the widest reference shows."""
     if engine.settings.preprocess.diameter:
         return engine.settings.preprocess.diameter
-    return particle_diameter_px(state.references[0].cpu().numpy()) * engine.spectra.band.pixel_size_a
+    widest_px = max(particle_diameter_px(c.references[0].cpu().numpy()) for c in state.classes)
+    return widest_px * engine.spectra.band.pixel_size_a
 
 
-def grey_scale(engine: Engine, state: RefinementState, diameter_a: float) -> float:
-    """Factor that brings the starting map to the particles' scale: least squares over a sample at its best poses.
+def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: str) -> float:
+    """Factor that brings the map of a state of one class to the particles' scale: least squares over a sample at its best poses.
 
-    The search needs a scale to weigh the power of references, so scale and poses are found in turns. Warns when the
+    `name` is what the map is called to the user. The search needs a scale to weigh the power of references, so scale and poses are found in turns. Warns when the
     negative of the map explains the particles better.
     """
     rows = _sample(state)
@@ -95,8 +107,8 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float) -> flo
     positive, gain = searched_scale(engine, state, diameter_a, rows, 1)
     _, negative_gain = searched_scale(engine, state, diameter_a, rows, -1)
     if negative_gain > 1.1 * gain:
-        engine.reporter.warning("The particles look like the negative of the starting map. Particles must be white on black: "
-                                "if they are not, start again with --invert-contrast.")
+        engine.reporter.warning(f"The particles look like the negative of {name}. Particles must be white on black: if "
+                                " they are not, start again with --invert-contrast.")
     return positive
 
 
@@ -116,7 +128,7 @@ def searched_scale(engine: Engine, state: RefinementState, diameter_a: float, ro
     """Scale of the map times `sign`, with poses searched anew at each of three scales, and the gain in likelihood."""
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
     band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
-    volume = sign * fourier_volume(state.references[0].to(engine.device), state.last_shell)
+    volume = sign * fourier_volume(state.classes[0].references[0].to(engine.device), state.last_shell)
     images = engine.batch(rows, band)
     few = extract_slices(volume, torch.eye(3, device=engine.device)[None], band.wave_px)
     scale = 0.3 * float(((images.images.abs() ** 2).mean() / (few.abs() ** 2 * images.ctf ** 2).mean()).sqrt())
@@ -136,7 +148,7 @@ def fitted_scale(engine: Engine, state: RefinementState, rows: np.ndarray, scale
     band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
     batch = engine.batch(rows, band)
     power = per_sample(state.noise[0], batch)
-    volume = scale * fourier_volume(state.references[0].to(engine.device), state.last_shell)
+    volume = scale * fourier_volume(state.classes[0].references[0].to(engine.device), state.last_shell)
     slices = extract_slices(volume, found.image_to_volume[:, 0].to(engine.device), band.wave_px)
     predicted = local.model(batch, slices, found.shift_a[:, 0].to(engine.device))
     cross = float(((batch.images * predicted.conj()).real / power).sum())
@@ -145,65 +157,88 @@ def fitted_scale(engine: Engine, state: RefinementState, rows: np.ndarray, scale
 
 
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
-    """One iteration: each half alone, then their meeting."""
+    """One iteration: each half alone, then their meeting, class by class."""
     engine.seconds.clear()
     diameter_a = diameter(engine, state)
-    parts, sums, noises = [], [], []
+    parts, noises = [], []
     for h in (0, 1):
-        rows = np.flatnonzero(state.half == h)
-        poses, total, noise = refine_half(engine, state.references[h], state.noise[h], rows, plan, state.assignment,
-                                          diameter_a, f"iteration {plan.number}, half {h + 1}")
+        poses, noise = align_and_weigh(engine, state, h, plan, diameter_a)
         parts.append(poses)
-        sums.append(total)
         noises.append(noise)
     assignment = by_row(state.half, parts)
-    with engine.timed("postprocess"):
-        return meet(engine, replace(state, noise=np.stack(noises)), plan, assignment, sums, diameter_a)
+    now = replace(state, noise=np.stack(noises))
+    classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
+    history = (*state.history, figures(engine, plan, state, assignment, classes))
+    return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
+                   at_rest=at_rest(history, diameter_a, engine.settings))
 
 
-def refine_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
-                previous: Assignment | None, diameter_a: float, name: str) -> tuple[Assignment, Accumulator, np.ndarray]:
-    """Poses, reconstruction sums and noise of one half, from its own map alone."""
-    poses = align_half(engine, reference, noise, rows, plan, previous, diameter_a, name)
-    noise = residual_noise(engine, reference, rows, poses)
-    return poses, reconstruct_half(engine, noise, rows, poses, name), noise
+def align_and_weigh(engine: Engine, state: RefinementState, h: int, plan: IterationPlan,
+                    diameter_a: float) -> tuple[Assignment, np.ndarray]:
+    """Poses, classes and noise of one half, from its own maps alone."""
+    rows = np.flatnonzero(state.half == h)
+    references = [c.references[h] for c in state.classes]
+    poses = align_classes(engine, references, state.noise[h], rows, plan, state.assignment, diameter_a,
+                          f"iteration {plan.number}, half {h + 1}")
+    return poses, residual_noise(engine, references, rows, poses)
 
 
 def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
     """The halves' results in the order of the particles."""
     order = np.argsort(np.concatenate([np.flatnonzero(half == h) for h in (0, 1)]))
-    both = Assignment.joined(parts)
-    return Assignment(*(getattr(both, name)[order] for name in Assignment.__slots__))
+    return Assignment.joined(parts).take(order)
 
 
-def meet(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment, sums: list[Accumulator],
-         diameter_a: float) -> RefinementState:
-    """FSC, masks, regularised maps and the limits of the next iteration."""
+def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment, number: int,
+            diameter_a: float) -> ClassState:
+    """Class `number` (from 0) from the particles assigned to it; its maps stay where it holds hardly any."""
+    members = [np.flatnonzero((state.half == h) & (assignment.class_id == number)) for h in (0, 1)]
+    if min(len(rows) for rows in members) < LEAST_PARTICLES:
+        engine.reporter.warning(f"Class {number + 1} is (nearly) empty: its map stays as it was. Fewer or other starting maps "
+                                "may describe these particles better.")
+        return left_as_it_was(engine, state.classes[number], diameter_a)
+    name = f"iteration {plan.number}" if len(state.classes) == 1 else f"iteration {plan.number}, class {number + 1}"
+    sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}")
+            for h, rows in enumerate(members)]
+    with engine.timed("postprocess"):
+        return meet(engine, state.classes[number], sums, diameter_a)
+
+
+def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassState:
+    """A class without particles: the maps it had, and no claim beyond the starting map's resolution."""
+    band = engine.spectra.band
+    limit = band.shell_of(engine.settings.schedule.initial_resolution)
+    halves = now.halves or HalfMaps(*(Map(r.cpu().numpy(), band.pixel_size_a) for r in now.references))
+    combined = halves.average.voxels if now.combined is None else now.combined
+    window = working_mask(engine, now, halves, diameter_a) if now.mask is None else now.mask
+    shells = np.arange(band.box_px // 2 + 1)
+    curve = (shells <= limit).astype(float)
+    fsc = Fsc(shells / band.box_a, curve, curve, np.zeros_like(curve), curve)
+    return ClassState(now.references, limit, band.box_a / limit, halves, combined, window, fsc)
+
+
+def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: float) -> ClassState:
+    """FSC, mask, regularised maps and the limit that the class would set to the next iteration."""
     settings, band = engine.settings, engine.spectra.band
     box, pixel = band.box_px, band.pixel_size_a
     halves = HalfMaps(*(Map(solve(s, box).cpu().numpy(), pixel) for s in sums))
-    window = working_mask(engine, state, halves, diameter_a)
+    window = working_mask(engine, now, halves, diameter_a)
     fsc = compute_fsc(halves, window, settings.compute.seed)
     ratio, resolution = signal_to_noise(fsc), fsc.resolution_a()
     limit = band.shell_of(settings.schedule.initial_resolution)
-    held = state.last_shell <= limit and not beyond_start(fsc, band, limit)
+    held = now.last_shell <= limit and not beyond_start(fsc, band, limit)
     if held:
         ratio[limit + 1:] = 0
         resolution = max(resolution, band.box_a / limit)
     maps = [solve(s, box, ratio) for s in sums]
     join = band.shell_of(max(JOIN_A, settings.schedule.initial_resolution))
-    references = join_low_resolution(maps[0], maps[1], join)
+    references = tuple(masked_reference(r, window) for r in join_low_resolution(maps[0], maps[1], join))
     combined = solve(sums[0] + sums[1], box, 2 * ratio).cpu().numpy()
-    record = figures(engine, plan, state.assignment, assignment, resolution)
-    history = (*state.history, record)
-    state = replace(
-        state, number=plan.number, references=tuple(masked_reference(r, window) for r in references),
-        assignment=assignment, halves=halves, combined=combined, mask=window, fsc=fsc, history=history)
-    last_shell = limit if held else next_last_shell(resolution, band, state, settings)
-    return replace(state, last_shell=last_shell, at_rest=at_rest(history, diameter_a, settings))
+    reached = limit if held else next_last_shell(resolution, band, settings)
+    return ClassState((references[0], references[1]), reached, resolution, halves, combined, window, fsc)
 
 
-def working_mask(engine: Engine, state: RefinementState, halves: HalfMaps, diameter_a: float) -> np.ndarray:
+def working_mask(engine: Engine, now: ClassState, halves: HalfMaps, diameter_a: float) -> np.ndarray:
     """The user's mask, else the solvent boundary of the current map, else a sphere."""
     box, pixel = engine.spectra.band.box_px, engine.spectra.band.pixel_size_a
     if engine.user_mask is not None:
@@ -211,20 +246,23 @@ def working_mask(engine: Engine, state: RefinementState, halves: HalfMaps, diame
     radius = min(0.48 * box, 0.5 * 1.15 * diameter_a / pixel + 3) if engine.settings.preprocess.diameter else 0.48 * box
     if not engine.settings.mask.auto_mask:
         return sphere_mask(box, radius - 4)
-    resolution = state.history[-1].resolution_a if state.history else engine.settings.schedule.initial_resolution
-    return solvent_mask(halves.average.voxels, pixel, min(resolution, 60.0), radius)
+    return solvent_mask(halves.average.voxels, pixel, min(now.resolution_a, 60.0), radius)
 
 
-def figures(engine: Engine, plan: IterationPlan, before: Assignment | None, after: Assignment,
-            resolution_a: float) -> IterationRecord:
-    """The record of an iteration."""
-    turn, move = np.nan, np.nan
+def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: Assignment,
+            classes: tuple[ClassState, ...]) -> IterationRecord:
+    """The record of an iteration that led from `state` to `after` and `classes`."""
+    before, turn, move, changes = state.assignment, np.nan, np.nan, np.nan
     if before is not None:
         turn = float(np.median(closest_mates(after.image_to_volume, before.image_to_volume, engine.operators)[1]))
         move = float(np.median(np.linalg.norm(after.shift_a - before.shift_a, axis=1)))
+        changes = float(np.mean(after.class_id != before.class_id)) if state.number else np.nan
+    sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
+    resolutions = tuple(c.resolution_a for c in classes)
     return IterationRecord(
-        plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, resolution_a, turn, move,
-        float(after.max_probability.mean()), dict(engine.seconds))
+        plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
+        float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
+        class_resolution_a=resolutions, class_changes=changes)
 
 
 def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:

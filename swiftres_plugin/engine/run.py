@@ -17,7 +17,7 @@ import torch
 import swiftres_plugin
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine
-from swiftres_plugin.engine.checks import check_box, check_mask, check_output_folder, check_reference
+from swiftres_plugin.engine.checks import check_box, check_different, check_mask, check_output_folder, check_reference
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
@@ -43,7 +43,7 @@ class Inputs:
     """The files of a run, as absolute paths."""
 
     particles: str
-    reference: str
+    references: tuple[str, ...]
     mask: str = ""
 
 
@@ -54,7 +54,7 @@ class Opened:
     inputs: Inputs
     particles: Particles
     source: MrcSource
-    reference: Map
+    references: tuple[Map, ...]
     mask: Map | None
 
 
@@ -69,8 +69,9 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     if settings.schedule.alignment == "local" and particles.poses is None:
         raise InputError("local alignment needs poses", where=inputs.particles, found="no angle columns",
                          remedy="Use --alignment global.")
-    reference = read_map(inputs.reference)
-    check_reference(reference, inputs.reference)
+    references = [read_map(path) for path in inputs.references]
+    for reference, path in zip(references, inputs.references):
+        check_reference(reference, path)
     mask = read_map(inputs.mask) if inputs.mask else None
     if mask is not None:
         check_mask(mask, particles.box_px, particles.pixel_size_a, inputs.mask)
@@ -78,7 +79,9 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     if settings.schedule.initial_resolution < finest:
         raise InputError("the initial resolution is finer than the particles",
                          found=f"{settings.schedule.initial_resolution:g} A", expected=f"at least {finest:g} A (Nyquist)")
-    return Opened(inputs, particles, MrcSource(particles), fitted(reference, particles, reporter), mask)
+    on_grid = tuple(fitted(reference, particles, reporter) for reference in references)
+    check_different(on_grid, inputs.references, settings.schedule.initial_resolution)
+    return Opened(inputs, particles, MrcSource(particles), on_grid, mask)
 
 
 def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
@@ -119,7 +122,9 @@ def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Re
         asked = json.loads((output / layout.SETTINGS).read_text())
         for branch, values in changes.items():
             asked["settings"][branch].update(values)
-        inputs, settings = Inputs(**asked["inputs"]), RefineSettings.from_dict(asked["settings"])
+        files = asked["inputs"]
+        inputs = Inputs(files["particles"], tuple(files["references"]), files["mask"])
+        settings = RefineSettings.from_dict(asked["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{output}: this folder holds no run that can go on ({error})") from error
     opened = open_inputs(inputs, settings, reporter)
@@ -144,7 +149,7 @@ def carry_on(
         mask = None if opened.mask is None else opened.mask.voxels
         engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
         if state is None:
-            state = start(engine, opened.reference, mask)
+            state = start(engine, opened.references, mask)
         for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
             keep(state, opened, output)
             tell(state, reporter)
@@ -177,7 +182,7 @@ def with_poses(particles: Particles, state: RefinementState) -> Particles:
     if found is None:
         return particles
     scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability,
-              "class_id": np.zeros(len(particles), dtype=np.int64)}
+              "class_id": found.class_id}
     return replace(particles, poses=Poses(found.image_to_volume, found.shift_a), half=state.half,
                    scores={**particles.scores, **scores})
 
@@ -186,9 +191,11 @@ def keep(state: RefinementState, opened: Opened, output: Path) -> None:
     """Write the state's folder, copy its results to the top of the run, and thin out folders no resume needs."""
     particles = with_poses(opened.particles, state)
     folder = save_state(output, state, particles)
-    for name in (layout.map_name(), layout.half_name(1), layout.half_name(2), layout.fsc_name(), layout.mask_name()):
-        with written_atomically(output / name) as part:
-            shutil.copyfile(folder / name, part)
+    for number in range(1, len(state.classes) + 1):
+        for name in (layout.map_name(number), layout.half_name(1, number), layout.half_name(2, number),
+                     layout.fsc_name(number), layout.mask_name(number)):
+            with written_atomically(output / name) as part:
+                shutil.copyfile(folder / name, part)
     write_particles(output / layout.PARTICLES, particles)
     for number, old in layout.finished_iterations(output):
         if number < state.number - 1:
@@ -201,17 +208,23 @@ def tell(state: RefinementState, reporter: Reporter) -> None:
     kind = "global" if last.exhaustive else "local"
     reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
                      f"{last.resolution_a:.2f} A{turn}, {sum(last.seconds.values()):.0f} s")
+    if len(state.classes) > 1:
+        sizes = zip(last.class_sizes, last.class_resolution_a)
+        changes = "" if math.isnan(last.class_changes) else f"; {last.class_changes:.1%} changed class"
+        reporter.message("  classes: " + ", ".join(f"{n} particles at {a:.2f} A" for n, a in sizes) + changes)
 
 
 def conclude(state: RefinementState, output: Path, reporter: Reporter) -> None:
     last = state.history[-1]
     why = "at rest" if state.at_rest else "at its ceiling of iterations"
+    maps = ", ".join(str(output / layout.map_name(c + 1)) for c in range(len(state.classes)))
     reporter.message(f"Finished {why} after {state.number} iterations: {last.resolution_a:.2f} A (FSC 0.143). "
-                     f"Map: {output / layout.map_name()}  Particles: {output / layout.PARTICLES}")
+                     f"Map: {maps}  Particles: {output / layout.PARTICLES}")
 
 
 def provenance(opened: Opened, state: RefinementState, engine: Engine, began: float, warnings: list[str]) -> dict:
     """What stands in run.json."""
+    last = state.history[-1]
     iterations = [{k: _finite(v) for k, v in dataclasses.asdict(r).items()} for r in state.history]
     device = engine.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -219,13 +232,16 @@ def provenance(opened: Opened, state: RefinementState, engine: Engine, began: fl
     return {
         "settings": engine.settings.to_dict(), "particles": len(opened.particles), "versions": versions(),
         "device": {"kind": device.type, "name": name, "threads": engine.compute.threads},
-        "resolution_a": _finite(state.history[-1].resolution_a), "at_rest": state.at_rest, "iterations": iterations,
+        "resolution_a": _finite(last.resolution_a), "class_sizes": last.class_sizes,
+        "class_resolution_a": _finite(last.class_resolution_a), "at_rest": state.at_rest, "iterations": iterations,
         "seconds": round(time.time() - began, 1), "warnings": warnings, "peak_memory_bytes": peak,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0}
 
 
 def _finite(value: object) -> object:
     """JSON has no infinity and no NaN."""
+    if isinstance(value, tuple):
+        return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

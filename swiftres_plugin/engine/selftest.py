@@ -107,10 +107,11 @@ def refined_once(
     with tempfile.TemporaryDirectory() as folder:
         spectra = load_spectra(blind, settings.preprocess, compute, SilentReporter(), Path(folder) / "cache")
         engine = Engine(spectra, compute, symmetry_operators("C1"), settings, SilentReporter())
-        state = next(iter(refine(engine, start(engine, reference, None))))
-    if state.assignment is None or state.halves is None:
+        state = next(iter(refine(engine, start(engine, [reference], None))))
+    halves = state.classes[0].halves
+    if state.assignment is None or halves is None:
         raise RuntimeError("an iteration ended without poses or maps")
-    return Poses(state.assignment.image_to_volume, state.assignment.shift_a), state.halves
+    return Poses(state.assignment.image_to_volume, state.assignment.shift_a), halves
 
 
 def _poses(source: ArraySource) -> Poses:

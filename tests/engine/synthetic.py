@@ -73,7 +73,8 @@ def assignment_of(poses: Poses, seed: int = 1) -> Assignment:
     count = len(poses)
     root = random.random((count, 5, 5)) / 10
     return Assignment(poses.image_to_volume, poses.shift_a, log_likelihood=random.random(count) * 100,
-                      max_probability=random.random(count), covariance=root @ root.transpose(0, 2, 1))
+                      max_probability=random.random(count), covariance=root @ root.transpose(0, 2, 1),
+                      class_id=random.integers(0, 2, count))
 
 
 def described(poses: Poses, box_px: int = BOX_PX, pixel_size_a: float = PIXEL_A, seed: int = 5,

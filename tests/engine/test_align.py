@@ -54,8 +54,8 @@ def started(factor: float, invert: bool = False):
     warnings: list[str] = []
     engine.reporter.warning = warnings.append  # type: ignore[method-assign]
     voxels = Phantom().map().voxels * factor
-    state = start(engine, Map(-voxels if invert else voxels, source.particles.pixel_size_a), None)
-    return state.references[0].numpy(), warnings
+    state = start(engine, [Map(-voxels if invert else voxels, source.particles.pixel_size_a)], None)
+    return state.classes[0].references[0].numpy(), warnings
 
 
 def test_grey_scale_of_the_start_does_not_matter():

@@ -34,7 +34,7 @@ def resolutions(tmp_path, box_px: int, pixel_size_a: float, count: int, seed: in
     engine = engine_over(None, 2, **settings)
     spectra = load_spectra(source, engine.settings.preprocess, engine.compute, SilentReporter(), tmp_path / "cache")
     engine = engine_over(spectra, 2, user_mask=window.get(mask), **settings)
-    states = refine(engine, start(engine, blob, window.get(mask)))
+    states = refine(engine, start(engine, [blob], window.get(mask)))
     return [state.history[-1].resolution_a for state in states]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic import assignment_of, random_poses
 
-from swiftres_plugin.engine.data.state import IterationRecord, RefinementState
+from swiftres_plugin.engine.data.state import ClassState, IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import image_band
 from swiftres_plugin.engine.plan import at_rest, next_last_shell, plan_iteration
 from swiftres_plugin.settings import from_flat
@@ -26,8 +26,8 @@ def state(last_shell: int = 4, records: tuple[IterationRecord, ...] = ()) -> Ref
     poses = random_poses(3)
     assignment = assignment_of(poses) if records else None
     reference = torch.zeros(2, 2, 2)
-    return RefinementState(len(records), (reference, reference), np.ones((2, 1, 2)), np.array([0, 1, 0]), last_shell,
-                           assignment, history=records)
+    return RefinementState(len(records), (ClassState((reference, reference), last_shell, 60.0),), np.ones((2, 1, 2)),
+                           np.array([0, 1, 0]), assignment, history=records)
 
 
 def planned(now: RefinementState, **settings: object):
@@ -100,13 +100,11 @@ def test_a_last_search_follows_when_the_refinement_has_settled():
     (np.inf, {}, range(3, 4)),  # nothing reached: the starting map's limit, 60 A
     (150.0, {"initial_resolution": 40.0}, range(5, 6))])
 def test_next_limit(resolution_a, settings, expected):
-    now = state(10, (record(1, resolution_a),))
-    assert next_last_shell(resolution_a, BAND, now, from_flat(settings)) in expected
+    assert next_last_shell(resolution_a, BAND, from_flat(settings)) in expected
 
 
 def test_a_better_resolution_never_lowers_the_limit():
-    now = state(10, (record(1, 10.0),))
-    shells = [next_last_shell(r, BAND, now, from_flat({})) for r in (40.0, 20.0, 12.0, 8.0, 5.0)]
+    shells = [next_last_shell(r, BAND, from_flat({})) for r in (40.0, 20.0, 12.0, 8.0, 5.0)]
     assert shells == sorted(shells)
 
 
@@ -117,6 +115,17 @@ def rests(history: tuple[IterationRecord, ...], **settings: object) -> bool:
 def test_rest_comes_after_idle_iterations():
     assert rests(IDLE, alignment="local")
     assert not rests(IDLE[:1], alignment="local")
+
+
+def test_no_rest_while_particles_change_class():
+    changing = tuple(dataclasses.replace(r, class_changes=0.05) for r in IDLE)
+    assert not rests(changing, alignment="local")
+
+
+def test_all_classes_are_compared_to_what_the_best_supports():
+    one = state(4)
+    finer = dataclasses.replace(one.classes[0], last_shell=9)
+    assert planned(dataclasses.replace(one, classes=(*one.classes, finer))).last_shell == 9
 
 
 def test_rest_comes_only_after_the_last_search():

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--particles", metavar="STAR", help="particles with CTF (RELION STAR, optics groups)")
     files.add_argument("--reference", metavar="MAP", action="append", default=[],
-                       help="starting map (MRC); any box or pixel size")
+                       help="starting map (MRC); any box or pixel size. Give it several times to divide the "
+                       "particles into as many classes; the maps should stand in one orientation")
     files.add_argument("--mask", metavar="MAP", default="", help="solvent mask from 0 to 1, in the particles' box")
     files.add_argument("--output", metavar="RUN", help="new folder for the results")
     files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
@@ -29,9 +30,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.resume or _needed(args, "output"))
     if not args.resume:
         _needed(args, "particles")
-        if len(args.reference) != 1:
-            raise InputError("one starting map is needed", found=f"{len(args.reference)} --reference",
-                             remedy="Give --reference MAP once.")
+        _needed(args, "reference")
     from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
     from swiftres_plugin.engine.run import Inputs, check_output_folder, new_run, resume_run
     settings = settings_from(args)
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         resume_run(output, _changes(args), reporter)
     else:
         mask = str(Path(args.mask).resolve()) if args.mask else ""
-        inputs = Inputs(str(Path(args.particles).resolve()), str(Path(args.reference[0]).resolve()), mask)
+        inputs = Inputs(str(Path(args.particles).resolve()), tuple(str(Path(m).resolve()) for m in args.reference), mask)
         new_run(inputs, settings, output, reporter)
     return 0
 

@@ -94,8 +94,8 @@ class Assignment:
     """What the alignment decided for N particles (numpy, host).
 
     log_likelihood: (N,) of the best pose, relative to an empty reference; max_probability: (N,) posterior share of the
-    best of the refined candidates; covariance: (N, 5, 5) of the posterior at the best pose, over rotation about the image
-    axes (rad) and shift (A).
+    best of the refined candidates of all classes; covariance: (N, 5, 5) of the posterior at the best pose, over rotation
+    about the image axes (rad) and shift (A); class_id: (N,) int64 from 0.
     """
 
     image_to_volume: np.ndarray
@@ -103,6 +103,7 @@ class Assignment:
     log_likelihood: np.ndarray
     max_probability: np.ndarray
     covariance: np.ndarray
+    class_id: np.ndarray
 
     @property
     def angle_spread_rad(self) -> np.ndarray:
@@ -113,6 +114,10 @@ class Assignment:
     def shift_spread_a(self) -> np.ndarray:
         """(N,) posterior width of the shift."""
         return np.sqrt(np.trace(self.covariance[:, 3:, 3:], axis1=1, axis2=2))
+
+    def take(self, rows: np.ndarray) -> Assignment:
+        """Those of the particles at `rows`."""
+        return Assignment(*(getattr(self, name)[rows] for name in Assignment.__slots__))
 
     @staticmethod
     def joined(parts: list[Assignment]) -> Assignment:

@@ -29,7 +29,11 @@ class IterationPlan:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class IterationRecord:
-    """The figures of a finished iteration, as they stand in run.json."""
+    """The figures of a finished iteration, as they stand in run.json.
+
+    resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
+    class_changes: share of particles that changed class.
+    """
 
     number: int
     exhaustive: bool
@@ -40,26 +44,46 @@ class IterationRecord:
     mean_max_probability: float
     seconds: dict[str, float] = field(default_factory=dict)
     search_recall: float | None = None
+    class_sizes: tuple[int, ...] = ()
+    class_resolution_a: tuple[float, ...] = ()
+    class_changes: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClassState:
+    """The maps of one class.
+
+    references: one map (n, n, n) per half, what the next iteration aligns to; last_shell: finest shell the data supported;
+    resolution_a: what was reached, at first the limit of the starting map; halves, combined, mask, fsc: of the last
+    reconstruction.
+    """
+
+    references: tuple[torch.Tensor, torch.Tensor]
+    last_shell: int
+    resolution_a: float
+    halves: HalfMaps | None = None
+    combined: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    fsc: Fsc | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RefinementState:
     """Everything needed to go on with a refinement of N particles.
 
-    references: one map (n, n, n) per half, what the next iteration aligns to; noise: (2, groups, S) power per half;
-    assignment: of the last iteration, or None before the first; halves, mask, fsc: of the last reconstruction;
-    last_shell: finest shell the data supported then.
+    classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
+    first.
     """
 
     number: int
-    references: tuple[torch.Tensor, torch.Tensor]
+    classes: tuple[ClassState, ...]
     noise: np.ndarray
     half: np.ndarray
-    last_shell: int
     assignment: Assignment | None = None
-    halves: HalfMaps | None = None
-    combined: np.ndarray | None = None
-    mask: np.ndarray | None = None
-    fsc: Fsc | None = None
     history: tuple[IterationRecord, ...] = ()
     at_rest: bool = False
+
+    @property
+    def last_shell(self) -> int:
+        """Finest shell that the best class supports: what particles of all classes are compared to."""
+        return max(c.last_shell for c in self.classes)

@@ -16,7 +16,7 @@ from ...errors import InputError, StateError
 from ..data.maps import HalfMaps, Map
 from ..data.particles import Particles
 from ..data.search import Assignment
-from ..data.state import IterationRecord, RefinementState
+from ..data.state import ClassState, IterationRecord, RefinementState
 from .mrc import read_map, write_map
 from .star import write_particles
 from .tables import read_fsc, write_fsc
@@ -46,18 +46,20 @@ def save_state(run: Path, state: RefinementState, particles: Particles) -> Path:
 
 
 def _write_maps(folder: Path, state: RefinementState, pixel_size_a: float) -> None:
-    if state.halves is None or state.combined is None or state.fsc is None or state.mask is None:
-        raise ValueError("only a state after an iteration can be saved")
-    maps = {layout.map_name(): state.combined, layout.half_name(1): state.halves.first.voxels,
-            layout.half_name(2): state.halves.second.voxels, layout.mask_name(): state.mask,
-            _reference_name(1): state.references[0].cpu().numpy(), _reference_name(2): state.references[1].cpu().numpy()}
-    for name, voxels in maps.items():
-        write_map(folder / name, Map(voxels, pixel_size_a))
-    write_fsc(folder / layout.fsc_name(), state.fsc)
+    for number, one in enumerate(state.classes, 1):
+        if one.halves is None or one.combined is None or one.fsc is None or one.mask is None:
+            raise ValueError("only a state after an iteration can be saved")
+        voxels = (one.combined, one.halves.first.voxels, one.halves.second.voxels, one.mask,
+                  *(reference.cpu().numpy() for reference in one.references))
+        for name, values in zip(_map_names(number), voxels):
+            write_map(folder / name, Map(values, pixel_size_a))
+        write_fsc(folder / layout.fsc_name(number), one.fsc)
 
 
-def _reference_name(half_number: int) -> str:
-    return f"class1_reference{half_number}.mrc"
+def _map_names(number: int) -> tuple[str, ...]:
+    """Map, two halves, mask and two references of class `number` (from 1)."""
+    return (layout.map_name(number), layout.half_name(1, number), layout.half_name(2, number), layout.mask_name(number),
+            f"class{number}_reference1.mrc", f"class{number}_reference2.mrc")
 
 
 def _write_arrays(path: Path, state: RefinementState) -> None:
@@ -71,7 +73,8 @@ def _write_arrays(path: Path, state: RefinementState) -> None:
 
 def _numbers(state: RefinementState) -> dict:
     history = [dataclasses.asdict(record) for record in state.history]
-    return {"number": state.number, "last_shell": state.last_shell, "at_rest": state.at_rest, "history": history}
+    classes = [{"last_shell": one.last_shell, "resolution_a": one.resolution_a} for one in state.classes]
+    return {"number": state.number, "classes": classes, "at_rest": state.at_rest, "history": history}
 
 
 def load_state(folder: Path) -> RefinementState:
@@ -80,25 +83,35 @@ def load_state(folder: Path) -> RefinementState:
         numbers = json.loads((folder / layout.STATE).read_text())
         with np.load(folder / ARRAYS) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        maps = {name: read_map(folder / name) for name in (
-            layout.map_name(), layout.half_name(1), layout.half_name(2), layout.mask_name(), _reference_name(1),
-            _reference_name(2))}
-        history = tuple(IterationRecord(**record) for record in numbers["history"])
-        fsc = read_fsc(folder / layout.fsc_name())
-        if len(fsc.frequency) != maps[layout.map_name()].box_px // 2 + 1:
-            raise ValueError(f"{layout.fsc_name()} is not whole")
+        classes = tuple(_load_class(folder, number, **values) for number, values in enumerate(numbers["classes"], 1))
+        history = tuple(_record(values) for values in numbers["history"])
         assignment = Assignment(*(found[name] for name in Assignment.__slots__))
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, InputError) as error:
         raise StateError(f"{folder}: this checkpoint is damaged ({error}). "
                          "Delete the folder to go on from the one before.") from error
-    references = tuple(torch.from_numpy(maps[_reference_name(h)].voxels.copy()) for h in (1, 2))
     return RefinementState(
-        numbers["number"], (references[0], references[1]), found["noise"], found["half"], numbers["last_shell"], assignment,
-        HalfMaps(maps[layout.half_name(1)], maps[layout.half_name(2)]), maps[layout.map_name()].voxels,
-        maps[layout.mask_name()].voxels, fsc, history, numbers["at_rest"])
+        numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"])
+
+
+def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:
+    combined, first, second, mask, *references = (read_map(folder / name) for name in _map_names(number))
+    fsc = read_fsc(folder / layout.fsc_name(number))
+    if len(fsc.frequency) != combined.box_px // 2 + 1:
+        raise ValueError(f"{layout.fsc_name(number)} is not whole")
+    one, two = (torch.from_numpy(reference.voxels.copy()) for reference in references)
+    return ClassState((one, two), last_shell, resolution_a, HalfMaps(first, second), combined.voxels, mask.voxels, fsc)
+
+
+def _record(values: dict) -> IterationRecord:
+    """JSON knows lists and no tuples."""
+    return IterationRecord(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def slim(folder: Path) -> None:
     """Delete from a folder what only a resume needs, once a later iteration is safe."""
-    for name in (ARRAYS, _reference_name(1), _reference_name(2), layout.half_name(1), layout.half_name(2), layout.mask_name()):
-        (folder / name).unlink(missing_ok=True)
+    (folder / ARRAYS).unlink(missing_ok=True)
+    number = 1
+    while (folder / layout.map_name(number)).exists():
+        for name in _map_names(number)[1:]:
+            (folder / name).unlink(missing_ok=True)
+        number += 1

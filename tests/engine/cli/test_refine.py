@@ -334,7 +334,7 @@ WRONG_MAPS = {
     "missing mask": (lambda f: ["--mask", str(f / "none.mrc")], "none.mrc"),
     "unknown symmetry": (lambda f: ["--symmetry", "Q7"], "symmetry"),
     "resolution past Nyquist": (lambda f: ["--initial-resolution", "5"], "nyquist"),
-    "a second reference": (lambda f: ["--reference", str(f / "map.mrc")], "one starting map")}
+    "a second reference": (lambda f: ["--reference", str(f / "map.mrc")], "two starting maps are the same")}
 
 
 @pytest.mark.parametrize("name", WRONG_MAPS)
