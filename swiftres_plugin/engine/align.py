@@ -180,7 +180,7 @@ def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, fou
     diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
     ridge = torch.diag_embed(1e-6 * diagonal + 1e-9)
     values = (rotation, shift, fit.score, probability, torch.linalg.inv(fit.curvature + ridge))
-    return Assignment(*(v.double().cpu().numpy() for v in values), class_id=np.zeros(len(fit.score), dtype=np.int64))
+    return Assignment(*(v.double().cpu().numpy() for v in values), np.zeros(len(fit.score), dtype=np.int64))
 
 
 def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,

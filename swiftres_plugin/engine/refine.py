@@ -96,10 +96,10 @@ def diameter(engine: Engine, state: RefinementState) -> float:
 
 
 def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: str) -> float:
-    """Factor that brings the map of a state of one class to the particles' scale: least squares over a sample at its best poses.
+    """Factor that brings the map of a state of one class to the particles' scale: least squares over a sample at its poses.
 
-    `name` is what the map is called to the user. The search needs a scale to weigh the power of references, so scale and poses are found in turns. Warns when the
-    negative of the map explains the particles better.
+    `name` is what the user calls the map. The search needs a scale to weigh the power of references, so scale and poses
+    are found in turns. Warns when the negative of the map explains the particles better.
     """
     rows = _sample(state)
     if state.assignment is not None:

@@ -47,7 +47,8 @@ def test_a_refinement_stays_on_its_device(tmp_path, settings):
     (found_class,), (expected_class,) = found.classes, expected.classes
     assert found_class.references[0].device == OTHER
     np.testing.assert_allclose(found.assignment.shift_a, expected.assignment.shift_a, atol=1e-3)
-    np.testing.assert_allclose(found_class.combined, expected_class.combined, atol=1e-4 * np.abs(expected_class.combined).max())
+    scale = np.abs(expected_class.combined).max()
+    np.testing.assert_allclose(found_class.combined, expected_class.combined, atol=1e-4 * scale)
 
 
 def test_a_resumed_refinement_stays_on_its_device(tmp_path):

@@ -7,8 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import PLACES_A, Phantom, assignment_of, engine_over, particle_set, plain_spectra, random_poses, write_data_set
-from synthetic import write_volume
+from synthetic import (
+    PLACES_A,
+    Phantom,
+    assignment_of,
+    engine_over,
+    particle_set,
+    plain_spectra,
+    random_poses,
+    write_data_set,
+    write_volume,
+)
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import classified, residual_noise
@@ -18,7 +27,6 @@ from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
-from swiftres_plugin.engine.io.tables import read_fsc
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.errors import InputError
 
@@ -144,9 +152,3 @@ def test_maps_that_differ_in_grey_scale_or_detail_alone_are_the_same():
         with pytest.raises(InputError, match="the same"):
             check_different([first, Map(other, 4.0)], ["one.mrc", "two.mrc"], 25.0)
     check_different([p.map() for p in PHANTOMS], ["one.mrc", "two.mrc"], 60.0)
-
-
-def test_the_starting_limit_is_all_an_empty_class_claims(finished):
-    """The counterpart: classes with particles claim what their halves show."""
-    for number in (1, 2):
-        assert np.isfinite(read_fsc(finished / layout.fsc_name(number)).corrected).all()

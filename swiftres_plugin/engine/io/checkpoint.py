@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -102,9 +103,10 @@ def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float)
     return ClassState((one, two), last_shell, resolution_a, HalfMaps(first, second), combined.voxels, mask.voxels, fsc)
 
 
-def _record(values: dict) -> IterationRecord:
+def _record(values: dict[str, Any]) -> IterationRecord:
     """JSON knows lists and no tuples."""
-    return IterationRecord(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return IterationRecord(**{**values, **lists})
 
 
 def slim(folder: Path) -> None:

@@ -135,6 +135,7 @@ def test_a_slim_folder_keeps_results_and_is_no_checkpoint(tmp_path):
 
 
 def test_a_state_before_the_first_iteration_cannot_be_saved(tmp_path):
+    before = replace(state_of(1), classes=tuple(replace(c, halves=None) for c in state_of(1).classes))
     with pytest.raises(ValueError, match="after an iteration"):
-        save_state(tmp_path, replace(state_of(1), classes=tuple(replace(c, halves=None) for c in state_of(1).classes)), described(random_poses(COUNT)))
+        save_state(tmp_path, before, described(random_poses(COUNT)))
     assert list(tmp_path.iterdir()) == []
