@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import torch
@@ -92,7 +93,8 @@ class Searcher:
 def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
     """Gallery, principal components and index of a Fourier volume for the plan's grid."""
     band = engine.spectra.band.up_to(plan.search_shell).to(engine.device)
-    rotations = so3_grid(plan.angular_step_rad)
+    step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
+    rotations = so3_grid(step_rad)
     rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
     settings = engine.settings.search
     check_gallery(len(rotations), settings.components + plan.search_shell, engine.compute)
@@ -100,9 +102,14 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
     weight = strength.clamp(min=1e-3 * float(strength.max())).sqrt()
     basis = find_basis(volume, rotations, band, weight, settings.components)
-    gallery = build_gallery(volume, rotations, plan.angular_step_rad, basis, engine.compute)
+    gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
     shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
     return Searcher(basis, gallery, build_index(gallery.vectors, settings.recipe, settings.nprobe), shifts)
+
+
+def coarsest_step(operators: int) -> float:
+    """Spacing (rad) that leaves about four directions in the asymmetric unit of a group of so many operators."""
+    return 0.5 * float(np.sqrt(4 * np.pi / operators))
 
 
 def check_gallery(references: int, components: int, compute: Compute) -> None:
@@ -273,26 +280,30 @@ def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
     return noise_power(engine.compute.map(lambda part: power_sums(engine.batch(part, band), groups), parts))
 
 
-def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str) -> Accumulator:
-    """Sums of the particles at `rows`, every worker into its own, added in order."""
-    band = engine.spectra.band.to(engine.device)
+def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
+                     last_shell: int | None = None) -> Accumulator:
+    """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order."""
+    whole = engine.spectra.band
+    band = whole.up_to(whole.last_shell if last_shell is None else last_shell).to(engine.device)
     operators = torch.from_numpy(engine.operators).float().to(engine.device)
     draws = engine.settings.reconstruct.pose_samples
     normal = _normal_numbers(draws, len(rows), engine.settings.compute.seed)
+    one_at_a_time = Lock()
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
     def summed(share: np.ndarray) -> torch.Tensor:
-        sums = empty_sums(band.last_shell, engine.device)
+        sums = empty_sums(whole.last_shell, engine.device)
         for part in engine.compute.batches(share, len(band) * INSERT_BYTES):
             batch = engine.batch(rows[part], band)
             power = per_sample(noise, batch) * draws
             for rotation, shift in _draws(poses, part, normal, engine.device):
                 insert(sums, batch, power, rotation, shift, operators)
-            engine.reporter.advance(len(part))
+            with one_at_a_time:
+                engine.reporter.advance(len(part))
         return sums
 
     with engine.timed("reconstruction"):
-        size = empty_sums(band.last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
+        size = empty_sums(whole.last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
         parts = engine.compute.map(summed, engine.compute.shares(np.arange(len(rows)), size))
         total = parts[0]
         for part in parts[1:]:

@@ -24,7 +24,7 @@ from swiftres_plugin.engine.data.state import IterationPlan, IterationRecord, Re
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
-from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration
+from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
@@ -165,7 +165,8 @@ def refine_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows
     """Poses, reconstruction sums and noise of one half, from its own map alone."""
     poses = align_half(engine, reference, noise, rows, plan, previous, diameter_a, name)
     noise = residual_noise(engine, reference, rows, poses)
-    return poses, reconstruct_half(engine, noise, rows, poses, name), noise
+    last_shell = reconstructed_shell(plan, engine.spectra.band)
+    return poses, reconstruct_half(engine, noise, rows, poses, name, last_shell), noise
 
 
 def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
