@@ -96,7 +96,7 @@ class ReconstructSettings:
     """How refined particles are summed into a map."""
 
     pose_samples: int = choice(
-        4, "Times each particle is put into the map, at poses drawn from its own uncertainty, so that detail which its "
+        2, "Times each particle is put into the map, at poses drawn from its own uncertainty, so that detail which its "
         "noise cannot place is not sharpened by chance. 1 uses the best pose alone: faster, and slightly less accurate "
         "where particles are noisy.", minimum=1, maximum=64, advanced=True)
 

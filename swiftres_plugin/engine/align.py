@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 import numpy as np
 import torch
@@ -24,11 +25,20 @@ from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
 from swiftres_plugin.engine.stages.index import build_index
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
 from swiftres_plugin.engine.stages.preprocess import make_batch
-from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
-from swiftres_plugin.engine.stages.search import search, shift_grid
+from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert, solve
+from swiftres_plugin.engine.stages.search import MATCHES_PER_SHIFT, search, shift_grid
+from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import PolishSettings, RefineSettings
 
-SAMPLE_BYTES = 400  # working memory per coefficient and pose of the local refinement
+# Working memory in bytes, as measured and a little more. Per coefficient of a particle:
+SAMPLE_BYTES = 300  # and pose of the local refinement
+RESIDUAL_BYTES = 80
+IMAGE_BYTES = 40
+INSERT_BYTES = 140
+SHIFT_BYTES = 32  # and shift of the search
+# Per voxel of the twofold padded cube:
+VOLUME_BYTES = 28  # to transform a map for the search
+MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further
 
@@ -59,6 +69,16 @@ class Engine:
     def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
         return make_batch(self.spectra, rows, band, self.device)
 
+    def volume(self, reference: torch.Tensor, last_shell: int) -> torch.Tensor:
+        """The Fourier volume of a map, on the device."""
+        place = self.compute.place(VOLUME_BYTES * (2 * len(reference)) ** 3)
+        return fourier_volume(reference.to(place), last_shell).to(self.device)
+
+    def solved(self, sums: Accumulator, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
+        """The map of `sums`; on the device where its memory allows."""
+        box_px = self.spectra.band.box_px
+        return solve(sums, box_px, signal_to_noise, self.compute.place(MAP_BYTES * (2 * box_px) ** 3))
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Searcher:
@@ -73,29 +93,48 @@ class Searcher:
 def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
     """Gallery, principal components and index of a Fourier volume for the plan's grid."""
     band = engine.spectra.band.up_to(plan.search_shell).to(engine.device)
-    rotations = so3_grid(plan.angular_step_rad)
+    step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
+    rotations = so3_grid(step_rad)
     rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
+    settings = engine.settings.search
+    check_gallery(len(rotations), settings.components + plan.search_shell, engine.compute)
     sample = engine.batch(rows[:: max(1, len(rows) // 200)], band)
     strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
     weight = strength.clamp(min=1e-3 * float(strength.max())).sqrt()
-    settings = engine.settings.search
     basis = find_basis(volume, rotations, band, weight, settings.components)
-    gallery = build_gallery(volume, rotations, plan.angular_step_rad, basis, engine.compute)
+    gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
     shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
     return Searcher(basis, gallery, build_index(gallery.vectors, settings.recipe, settings.nprobe), shifts)
+
+
+def coarsest_step(operators: int) -> float:
+    """Spacing (rad) that leaves about four directions in the asymmetric unit of a group of so many operators."""
+    return 0.5 * float(np.sqrt(4 * np.pi / operators))
+
+
+def check_gallery(references: int, components: int, compute: Compute) -> None:
+    """Raises `InputError` when the vectors of as many references, twice while they are gathered, pass half the memory."""
+    size = references * components * 8
+    if size > compute.memory_bytes / 2:
+        raise InputError("the grid of orientations does not fit in memory",
+                         found=f"{references:,} references, {size / 1e9:.1f} GB",
+                         expected=f"at most {compute.memory_bytes / 2e9:.1f} GB",
+                         remedy="Raise --search-resolution, or allow more memory with --memory.")
 
 
 def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.ndarray, centre_a: np.ndarray,
                 report: bool = True) -> list[Candidates]:
     """Candidates of every particle in `rows`, in batches; the index uses all cores, so batches run one after another."""
     band = searcher.basis.band
-    samples = len(searcher.shifts_a) * (len(band) * 24 + 8 * searcher.gallery.vectors.shape[1] + 16 * 16)
+    shifts, count = len(searcher.shifts_a), engine.settings.search.candidates
+    compared = min(4 * count, shifts * MATCHES_PER_SHIFT)  # matches of a particle that are told apart, each from each
+    size = shifts * (len(band) * SHIFT_BYTES + 8 * searcher.gallery.vectors.shape[1] + 400) + 10 * compared ** 2
     found = []
-    for part in engine.compute.batches(rows, samples):
+    for part in engine.compute.batches(rows, size):
         batch = engine.batch(part, band)
         centre = torch.from_numpy(centre_a[part]).float().to(engine.device)
         found.append(search(batch, per_sample(noise, batch), centre, searcher.shifts_a, searcher.basis, searcher.gallery,
-                            searcher.index, engine.settings.search.candidates))
+                            searcher.index, count))
         if report:
             engine.reporter.advance(len(part))
     return found
@@ -173,20 +212,24 @@ def without_twins(found: Candidates, angle_rad: float, shift_a: float) -> Candid
 
 
 def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Assignment:
-    """The best candidate, its share of the posterior and its widths from the curvature of the likelihood."""
-    rotation, shift = found.image_to_volume[:, 0], found.shift_a[:, 0]
-    fit = local.evaluate(batch, power, volume, rotation, shift)
+    """The best candidate, its share of the posterior and its widths from the curvature of the likelihood.
+
+    A particle whose likelihood is no number keeps no pose: it stands unrotated, with the widest posterior.
+    """
+    fit = local.evaluate(batch, power, volume, found.image_to_volume[:, 0], found.shift_a[:, 0])
     probability = torch.softmax(found.score, dim=1)[:, 0]
-    diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
-    ridge = torch.diag_embed(1e-6 * diagonal + 1e-9)
-    values = (rotation, shift, fit.score, probability, torch.linalg.inv(fit.curvature + ridge))
-    return Assignment(*(v.double().cpu().numpy() for v in values), np.zeros(len(fit.score), dtype=np.int64))
+    rotation, shift, score, probability, covariance = (v.double().cpu().numpy() for v in (
+        fit.rotation, fit.shift_a, fit.score, probability, local.covariance(fit)))
+    lost = ~(np.isfinite(score) & np.isfinite(probability) & np.isfinite(covariance).all((1, 2)))
+    rotation[lost], shift[lost], score[lost], probability[lost] = np.eye(3), 0, 0, 0
+    covariance[lost] = local.WIDEST_VARIANCE * np.eye(5)
+    return Assignment(rotation, shift, score, probability, covariance, np.zeros(len(score), dtype=np.int64))
 
 
 def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
                previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
     """Poses of the particles at `rows` against `reference`."""
-    volume = fourier_volume(reference.to(engine.device), plan.last_shell)
+    volume = engine.volume(reference, plan.last_shell)
     if plan.exhaustive:
         with engine.timed("gallery"):
             searcher = prepare_search(engine, volume, noise, rows, plan)
@@ -243,7 +286,7 @@ def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
                 poses: Assignment) -> list[tuple[np.ndarray, np.ndarray]]:
     """Sums of the power that the reference leaves, and numbers of particles, batch by batch."""
     band = engine.spectra.band.to(engine.device)
-    volume = fourier_volume(reference.to(engine.device), band.last_shell)
+    volume = engine.volume(reference, band.last_shell)
     groups = len(engine.spectra.particles.optics)
 
     def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,7 +295,7 @@ def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
         slices = extract_slices(volume, rotation, band.wave_px)
         return power_sums(batch, groups, local.model(batch, slices, shift))
 
-    parts = engine.compute.batches(np.arange(len(rows)), len(band) * 80)
+    parts = engine.compute.batches(np.arange(len(rows)), len(band) * RESIDUAL_BYTES)
     return engine.compute.map(sums, parts)
 
 
@@ -260,47 +303,57 @@ def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
     """Noise power (groups, S) of the images themselves: what there is before anything is aligned."""
     band = engine.spectra.band.to(engine.device)
     groups = len(engine.spectra.particles.optics)
-    parts = engine.compute.batches(rows, len(band) * 40)
+    parts = engine.compute.batches(rows, len(band) * IMAGE_BYTES)
     return noise_power(engine.compute.map(lambda part: power_sums(engine.batch(part, band), groups), parts))
 
 
-def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str) -> Accumulator:
-    """Sums of the particles at `rows`, every worker into its own, added in order."""
-    band = engine.spectra.band.to(engine.device)
+def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
+                     last_shell: int | None = None) -> Accumulator:
+    """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order."""
+    whole = engine.spectra.band
+    band = whole.up_to(whole.last_shell if last_shell is None else last_shell).to(engine.device)
     operators = torch.from_numpy(engine.operators).float().to(engine.device)
     draws = engine.settings.reconstruct.pose_samples
+    normal = _normal_numbers(draws, len(rows), engine.settings.compute.seed)
+    one_at_a_time = Lock()
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
     def summed(share: np.ndarray) -> torch.Tensor:
-        sums = empty_sums(band.last_shell, engine.device)
-        for part in engine.compute.batches(share, len(band) * 120):
+        sums = empty_sums(whole.last_shell, engine.device)
+        for part in engine.compute.batches(share, len(band) * INSERT_BYTES):
             batch = engine.batch(rows[part], band)
             power = per_sample(noise, batch) * draws
-            for rotation, shift in _draws(poses, part, draws, engine.settings.compute.seed, engine.device):
+            for rotation, shift in _draws(poses, part, normal, engine.device):
                 insert(sums, batch, power, rotation, shift, operators)
-            engine.reporter.advance(len(part))
+            with one_at_a_time:
+                engine.reporter.advance(len(part))
         return sums
 
     with engine.timed("reconstruction"):
-        parts = engine.compute.map(summed, engine.compute.shares(np.arange(len(rows))))
+        size = empty_sums(whole.last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
+        parts = engine.compute.map(summed, engine.compute.shares(np.arange(len(rows)), size))
         total = parts[0]
         for part in parts[1:]:
             total += part
-        return finished(total, float(len(rows)))
+        return finished(total.cpu(), float(len(rows)))
 
 
-def _draws(poses: Assignment, part: np.ndarray, draws: int, seed: int,
+def _normal_numbers(draws: int, rows: int, seed: int) -> torch.Tensor:
+    """(draws, rows, 5) standard normal numbers in pairs of opposite sign; none for a single draw."""
+    half = np.random.default_rng([seed, 2]).standard_normal((draws // 2 + draws % 2 if draws > 1 else 0, rows, 5))
+    return torch.from_numpy(np.concatenate([half, -half])[:draws])
+
+
+def _draws(poses: Assignment, part: np.ndarray, normal: torch.Tensor,
            device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The best poses, or as many draws from their uncertainty as asked for; the same whatever the batches."""
+    """The best poses, or as many draws from their uncertainty as there are `normal` numbers for."""
     rotation, shift = _poses(poses, part, device)
-    if draws == 1:
+    if len(normal) == 0:
         yield rotation, shift
         return
-    covariance = torch.from_numpy(poses.covariance[part]).to(device)
-    half = np.random.default_rng([seed, 2]).standard_normal((-(-draws // 2), len(poses.shift_a), 5))
-    numbers = np.concatenate([half, -half])[:draws, part]
-    for normal in torch.from_numpy(numbers).to(device):
-        yield drawn_poses(rotation, shift, covariance, normal)
+    covariance = torch.from_numpy(poses.covariance[part])
+    for numbers in normal:
+        yield drawn_poses(rotation, shift, covariance, numbers[part])
 
 
 def _poses(poses: Assignment, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

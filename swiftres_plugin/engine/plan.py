@@ -59,6 +59,11 @@ def next_last_shell(resolution_a: float, band: Band, settings: RefineSettings) -
     return max(start, min(shell, finest))
 
 
+def reconstructed_shell(plan: IterationPlan, band: Band) -> int:
+    """Finest shell to reconstruct: poses found on a few coarse shells do not place detail many times finer."""
+    return min(band.last_shell, 4 * plan.last_shell + 10)
+
+
 def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
     """Whether the halves agree on more than the starting map, whose finest shell is `limit`, told them both.
 

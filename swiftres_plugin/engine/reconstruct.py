@@ -20,7 +20,6 @@ from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages.postprocess import compute_fsc, signal_to_noise, solvent_mask, sphere_mask
 from swiftres_plugin.engine.stages.preprocess import load_spectra
-from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ReconstructSettings, RefineSettings
 
@@ -82,17 +81,17 @@ def open_particles(path: str) -> Particles:
 def reconstruct(engine: Engine) -> Reconstruction:
     """Each half alone, then their FSC and the map of both."""
     particles = engine.spectra.particles
-    box, pixel = particles.box_px, particles.pixel_size_a
+    pixel = particles.pixel_size_a
     half = draw_halves(particles, engine.settings.compute.seed)
     everyone = input_poses(particles)
     sums = []
     for h in (0, 1):
         rows = np.flatnonzero(half == h)
         sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, everyone.take(rows), f"half {h + 1}"))
-    halves = HalfMaps(*(Map(solve(s, box).cpu().numpy(), pixel) for s in sums))
+    halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
     mask = mask_of(engine, halves)
     fsc = compute_fsc(halves, mask, engine.settings.compute.seed)
-    combined = solve(sums[0] + sums[1], box, 2 * signal_to_noise(fsc)).cpu().numpy()
+    combined = engine.solved(sums[0] + sums[1], 2 * signal_to_noise(fsc)).cpu().numpy()
     return Reconstruction(halves, Map(combined, pixel), Map(mask, pixel), fsc)
 
 

@@ -22,9 +22,9 @@ from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
-from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
+from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
-from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration
+from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
@@ -36,7 +36,6 @@ from swiftres_plugin.engine.stages.postprocess import (
     solvent_mask,
     sphere_mask,
 )
-from swiftres_plugin.engine.stages.reconstruct import solve
 
 SCALE_PARTICLES = 500  # sample that finds the grey scale of the starting map
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
@@ -128,7 +127,7 @@ def searched_scale(engine: Engine, state: RefinementState, diameter_a: float, ro
     """Scale of the map times `sign`, with poses searched anew at each of three scales, and the gain in likelihood."""
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
     band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
-    volume = sign * fourier_volume(state.classes[0].references[0].to(engine.device), state.last_shell)
+    volume = sign * engine.volume(state.classes[0].references[0], state.last_shell)
     images = engine.batch(rows, band)
     few = extract_slices(volume, torch.eye(3, device=engine.device)[None], band.wave_px)
     scale = 0.3 * float(((images.images.abs() ** 2).mean() / (few.abs() ** 2 * images.ctf ** 2).mean()).sqrt())
@@ -148,7 +147,7 @@ def fitted_scale(engine: Engine, state: RefinementState, rows: np.ndarray, scale
     band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
     batch = engine.batch(rows, band)
     power = per_sample(state.noise[0], batch)
-    volume = scale * fourier_volume(state.classes[0].references[0].to(engine.device), state.last_shell)
+    volume = scale * engine.volume(state.classes[0].references[0], state.last_shell)
     slices = extract_slices(volume, found.image_to_volume[:, 0].to(engine.device), band.wave_px)
     predicted = local.model(batch, slices, found.shift_a[:, 0].to(engine.device))
     cross = float(((batch.images * predicted.conj()).real / power).sum())
@@ -198,7 +197,8 @@ def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
                                 "may describe these particles better.")
         return left_as_it_was(engine, state.classes[number], diameter_a)
     name = f"iteration {plan.number}" if len(state.classes) == 1 else f"iteration {plan.number}, class {number + 1}"
-    sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}")
+    last_shell = reconstructed_shell(plan, engine.spectra.band)
+    sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell)
             for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
         return meet(engine, state.classes[number], sums, diameter_a)
@@ -220,8 +220,8 @@ def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassS
 def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: float) -> ClassState:
     """FSC, mask, regularised maps and the limit that the class would set to the next iteration."""
     settings, band = engine.settings, engine.spectra.band
-    box, pixel = band.box_px, band.pixel_size_a
-    halves = HalfMaps(*(Map(solve(s, box).cpu().numpy(), pixel) for s in sums))
+    pixel = band.pixel_size_a
+    halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
     window = working_mask(engine, now, halves, diameter_a)
     fsc = compute_fsc(halves, window, settings.compute.seed)
     ratio, resolution = signal_to_noise(fsc), fsc.resolution_a()
@@ -230,10 +230,10 @@ def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: f
     if held:
         ratio[limit + 1:] = 0
         resolution = max(resolution, band.box_a / limit)
-    maps = [solve(s, box, ratio) for s in sums]
+    maps = [engine.solved(s, ratio) for s in sums]
     join = band.shell_of(max(JOIN_A, settings.schedule.initial_resolution))
     references = tuple(masked_reference(r, window) for r in join_low_resolution(maps[0], maps[1], join))
-    combined = solve(sums[0] + sums[1], box, 2 * ratio).cpu().numpy()
+    combined = engine.solved(sums[0] + sums[1], 2 * ratio).cpu().numpy()
     reached = limit if held else next_last_shell(resolution, band, settings)
     return ClassState((references[0], references[1]), reached, resolution, halves, combined, window, fsc)
 

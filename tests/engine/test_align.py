@@ -7,11 +7,17 @@ import torch
 from scipy.spatial.transform import Rotation
 from synthetic import Phantom, engine_over, particle_set, plain_spectra
 
-from swiftres_plugin.engine.align import without_twins
+from swiftres_plugin.engine.align import check_gallery, coarsest_step, decided, without_twins
+from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Candidates
+from swiftres_plugin.engine.maths.geometry import direction_grid
+from swiftres_plugin.engine.maths.slices import fourier_volume
+from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit, symmetry_operators
 from swiftres_plugin.engine.refine import start
+from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.reconstruct import WIDEST_RAD, drawn_poses
+from swiftres_plugin.errors import InputError
 
 
 def test_twins_leave_one_candidate():
@@ -67,3 +73,52 @@ def test_grey_scale_of_the_start_does_not_matter():
 def test_inverted_contrast_is_told():
     assert not started(1.0)[1]
     assert any("--invert-contrast" in text for text in started(1.0, invert=True)[1])
+
+
+@pytest.mark.parametrize("group", ["C1", "C13", "D7", "T", "O", "I1", "I2", "I3", "I4"])
+def test_the_coarsest_grid_has_directions_in_every_asymmetric_unit(group):
+    operators = symmetry_operators(group)
+    directions = direction_grid(min(0.775, coarsest_step(len(operators))))
+    assert in_asymmetric_unit(directions, operators).sum() >= 3
+
+
+def test_a_grid_beyond_the_memory_is_refused():
+    compute = Compute(torch.device("cpu"), 1, 1 << 30)
+    check_gallery(100_000, 150, compute)
+    with pytest.raises(InputError, match="10,000,000 references, 12.0 GB; expected at most 0.5 GB"):
+        check_gallery(10_000_000, 150, compute)
+
+
+def fitted(power: float):
+    """Three particles decided on at their true poses, the second one's noise of the given power."""
+    source = particle_set(3, noise=0.1)
+    batch = engine_over(plain_spectra(source)).batch(np.arange(3), plain_spectra(source).band)
+    volume = fourier_volume(torch.from_numpy(Phantom().map().voxels), batch.band.last_shell)
+    rotation, shift = (torch.from_numpy(a).float() for a in (
+        source.particles.poses.image_to_volume, source.particles.poses.shift_a))
+    found = Candidates(rotation[:, None], shift[:, None], torch.zeros((3, 1)))
+    noise = torch.ones(batch.ctf.shape)
+    noise[1] = power
+    return source, batch, noise, volume, found
+
+
+def test_a_particle_without_a_likelihood_has_no_pose_and_harms_no_other():
+    source, batch, noise, volume, found = fitted(np.nan)
+    poses = decided(batch, noise, volume, found)
+    np.testing.assert_allclose(poses.image_to_volume[[0, 2]], source.particles.poses.image_to_volume[[0, 2]], atol=1e-6)
+    np.testing.assert_array_equal(poses.image_to_volume[1], np.eye(3))
+    assert poses.max_probability.tolist() == [1, 0, 1]
+    assert all(np.isfinite(getattr(poses, name)).all() for name in poses.__slots__)
+
+
+def test_steps_that_are_no_numbers_are_not_taken():
+    source, batch, noise, volume, found = fitted(np.nan)
+    fit = local.polish(batch, noise, volume, found.image_to_volume[:, 0], found.shift_a[:, 0], 4, 1e-3, 0.01, 0.2, 3.0)
+    assert torch.equal(fit.rotation[1], found.image_to_volume[1, 0])
+    assert torch.isfinite(fit.rotation).all() and torch.isfinite(fit.shift_a).all()
+
+
+def test_covariance_is_bounded_where_the_image_says_nothing():
+    _, batch, noise, volume, found = fitted(1.0)
+    empty = local.evaluate(batch, noise, 0 * volume, found.image_to_volume[:, 0], found.shift_a[:, 0])
+    torch.testing.assert_close(local.covariance(empty), local.WIDEST_VARIANCE * torch.eye(5).double().expand(3, 5, 5))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from synthetic import Phantom, engine_over, particle_set
 
-from swiftres_plugin.engine.compute import Compute, free_host_bytes, open_compute
+from swiftres_plugin.engine.compute import Compute, _control_groups, _free_in_group, free_host_bytes, open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import SilentReporter
@@ -66,6 +66,42 @@ def test_shares_are_even_and_none_is_empty():
     shares = Compute(CPU, 3, 1 << 30).shares(np.arange(10))
     assert [len(s) for s in shares] == [4, 3, 3]
     assert len(Compute(CPU, 8, 1 << 30).shares(np.arange(2))) == 2
+
+
+def test_shares_are_fewer_where_their_sums_do_not_fit():
+    """All of them together take a quarter of the memory; one there always is."""
+    compute = Compute(CPU, 8, 1 << 30)
+    assert [len(compute.shares(np.arange(100), size)) for size in (1 << 20, 1 << 26, 1 << 40)] == [8, 4, 1]
+
+
+def test_cores_are_shared_by_few_parts():
+    found = Compute(CPU, 4, 1 << 30).map(lambda part: torch.get_num_threads(), [0, 1])
+    assert found == [2, 2]
+
+
+def test_work_too_large_for_a_gpu_goes_to_the_processor():
+    gpu = Compute(torch.device("cuda"), 4, 1 << 30)
+    assert gpu.workers == 1
+    assert gpu.place(1 << 20).type == "cuda" and gpu.place(1 << 31).type == "cpu"
+
+
+@pytest.mark.parametrize("limit, expected", [("max\n", np.inf), ("5000\n", 5000 - 3000 + 800)])
+def test_a_batch_system_limits_memory(tmp_path, limit, expected):
+    """What the group uses is taken off, but for cached files."""
+    job = tmp_path / "system" / "job1"
+    job.mkdir(parents=True)
+    for name, text in (("memory.max", limit), ("memory.current", "3000\n"), ("memory.stat", "anon 9\ninactive_file 800\n")):
+        (job / name).write_text(text)
+    own = tmp_path / "own"
+    own.write_text("1:cpu:/elsewhere\n0::/system/job1\n")
+    groups = _control_groups(tmp_path, own)
+    assert groups == [job, tmp_path / "system", tmp_path]
+    assert [_free_in_group(folder) for folder in groups] == [expected, np.inf, np.inf]
+
+
+def test_products_keep_full_precision():
+    open_compute("cpu", 1)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_machine_has_memory_and_cores():

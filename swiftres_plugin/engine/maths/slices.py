@@ -139,12 +139,10 @@ def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tenso
 
 
 def complete_central_plane(sums: torch.Tensor) -> torch.Tensor:
-    """Add to the plane x = 0 what the conjugate halves of the slices, which are not inserted, would put there."""
+    """`sums` with the plane x = 0 completed, in place, by what the conjugate halves of the slices would have put there."""
     plane = sums[..., 0]
-    mirrored = plane.flip(1, 2) * plane.new_tensor([1.0, -1.0, 1.0])[:, None, None]
-    result = sums.clone()
-    result[..., 0] = plane + mirrored
-    return result
+    plane += plane.flip(1, 2) * plane.new_tensor([1.0, -1.0, 1.0])[:, None, None]
+    return sums
 
 
 def sums_to_map(spectrum: torch.Tensor, box_px: int, padding: int = PADDING) -> torch.Tensor:

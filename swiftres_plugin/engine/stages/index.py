@@ -36,8 +36,9 @@ class FaissIndex:
 
     def search(self, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         scores, ids = self.index.search(np.ascontiguousarray(queries.cpu().numpy(), dtype=np.float32), count)
+        scores[ids < 0] = -np.inf  # an inverted file found fewer than asked for in the cells it visited
         device = queries.device
-        return torch.from_numpy(scores).to(device), torch.from_numpy(ids).to(device)
+        return torch.from_numpy(scores).to(device), torch.from_numpy(ids.clip(min=0)).to(device)
 
 
 def faiss_problem() -> str:

@@ -23,6 +23,8 @@ from swiftres_plugin.engine.maths.slices import extract_slices, slices_and_gradi
 
 FIRST_DAMPING = 1e-2
 DONE_DAMPING = 1e4  # no step helps any more
+MOST_SYSTEMS = 1 << 14  # small linear systems solved at once: GPU libraries fail from some ten thousand on
+WIDEST_VARIANCE = 1e9  # of a pose the image says nothing about
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,7 +106,7 @@ def polish(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rota
     active = torch.arange(len(fit.score), device=fit.score.device)
     for step in range(steps):
         part = _rows(fit, active)
-        move = bounded(_step(part, damping[active], shift_only=step == 0), bound_rad, bound_a)
+        move = bounded(_step(part, damping[active], shift_only=step == 0), bound_rad, bound_a).nan_to_num()
         trial = evaluate(batch.take(active), noise[active], volume,
                          part.rotation @ rotation_vector_to_matrix(move[:, :3]), part.shift_a + move[:, 3:])
         better = trial.score > part.score
@@ -124,9 +126,21 @@ def _step(fit: Fit, damping: torch.Tensor, shift_only: bool) -> torch.Tensor:
     system = fit.curvature + torch.diag_embed((diagonal + floor) * damping[:, None] + floor)
     if shift_only:
         step = torch.zeros_like(fit.gradient)
-        step[:, 3:] = torch.linalg.solve(system[:, 3:, 3:], fit.gradient[:, 3:])
+        step[:, 3:] = _solve(system[:, 3:, 3:], fit.gradient[:, 3:])
         return step
-    return torch.linalg.solve(system, fit.gradient)
+    return _solve(system, fit.gradient)
+
+
+def _solve(systems: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    parts = zip(systems.split(MOST_SYSTEMS), right.split(MOST_SYSTEMS))
+    return torch.cat([torch.linalg.solve(system, side) for system, side in parts])
+
+
+def covariance(fit: Fit) -> torch.Tensor:
+    """(B, 5, 5) float64 inverse of the curvature, at most `WIDEST_VARIANCE` where the image says nothing."""
+    curvature = fit.curvature.double()
+    ridge = torch.diag_embed(1e-6 * curvature.diagonal(dim1=1, dim2=2) + 1 / WIDEST_VARIANCE)
+    return torch.cat([torch.linalg.inv(part) for part in (curvature + ridge).split(MOST_SYSTEMS)])
 
 
 def bounded(step: torch.Tensor, bound_rad: float, bound_a: float) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """From images to resident spectra: normalise on the background, mask softly, transform, keep in half precision."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import PreprocessSettings
 
 EDGE_PX = 5.0  # width of the cosine edge of the circular mask
-BYTES_PER_SAMPLE = 4  # real and imaginary half-precision numbers
+IMAGE_BYTES = 24  # working memory per pixel
 
 
 def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: Compute, reporter: Reporter,
@@ -25,27 +26,40 @@ def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: 
     """Read every particle once; keep its transform in memory, or in the file `cache` when memory is short."""
     particles = source.particles
     band = image_band(particles.box_px, particles.pixel_size_a)
-    store = _storage((len(particles), len(band), 2), cache)
+    store = _storage((len(particles), len(band), 2), cache, compute)
     window = circular_window(particles.box_px, _mask_radius_px(particles.optics, particles.ctf.defocus_u_a, settings))
+    window, here = window.to(compute.device), band.to(compute.device)
     reporter.stage("reading particles", len(particles))
 
     def load(rows: np.ndarray) -> None:
-        images = torch.from_numpy(source.read(rows))
-        spectra = images_to_spectra(prepared(images, window, settings.invert_contrast), band)
-        store[rows[0]:rows[-1] + 1] = torch.view_as_real(spectra).to(torch.float16)
+        images = torch.from_numpy(source.read(rows)).to(compute.device)
+        spectra = images_to_spectra(prepared(images, window, settings.invert_contrast), here)
+        values = torch.view_as_real(spectra).to(torch.float16)
+        if not bool(values.isfinite().all()):
+            raise InputError("a particle image is many thousand times stronger in its middle than at its border",
+                             where=f"images {rows[0] + 1} to {rows[-1] + 1}",
+                             remedy="Use particles that are not masked, and whose outlying pixels are removed.")
+        store[rows[0]:rows[-1] + 1] = values
 
-    parts = compute.batches(np.arange(len(particles)), particles.box_px ** 2 * 24)
+    parts = compute.batches(np.arange(len(particles)), particles.box_px ** 2 * IMAGE_BYTES)
     compute.map(load, parts, done=lambda rows: reporter.advance(len(rows)))
     return Spectra(store, band, particles)
 
 
-def _storage(shape: tuple[int, ...], cache: Path) -> torch.Tensor:
+def _storage(shape: tuple[int, ...], cache: Path, compute: Compute) -> torch.Tensor:
     """An empty half-precision array in memory, or memory-mapped in `cache` when it would take most of what is free."""
     size = int(np.prod(shape)) * 2
-    if size < 0.5 * free_host_bytes():
+    if size < 0.5 * min(compute.host_bytes, free_host_bytes()):
         return torch.empty(shape, dtype=torch.float16)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    return torch.from_numpy(np.memmap(cache, dtype=np.float16, mode="w+", shape=shape))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with cache.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the program without a word
+    except OSError as error:
+        raise InputError("the particles fit neither in memory nor in the scratch folder", where=cache.parent,
+                         found=error.strerror, expected=f"room for {size / 1e9:.1f} GB",
+                         remedy="Name another folder with --scratch, or allow more memory with --memory.") from error
+    return torch.from_numpy(np.memmap(cache, dtype=np.float16, mode="r+", shape=shape))
 
 
 def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool) -> torch.Tensor:
@@ -56,7 +70,7 @@ def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool) -> torch.
     background = images[:, outside]
     mean = background.mean(1)
     deviation = background.std(1)
-    if bool((deviation <= 0).any()):
+    if not bool((deviation > 0).all()):
         raise InputError("a particle image is constant outside the particle, so it cannot be normalised",
                          remedy="Remove empty images from the particle set.")
     sign = -1.0 if invert else 1.0
@@ -87,7 +101,7 @@ def make_batch(spectra: Spectra, rows: np.ndarray, band: Band, device: torch.dev
     """The particles at `rows`, cut to `band`, with their CTF, on `device`."""
     length = len(band)
     index = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else torch.from_numpy(rows)
-    values = spectra.values[index, :length].to(device, torch.float32, non_blocking=True)
+    values = spectra.values[index, :length].to(device).to(torch.float32)  # half as much to carry as the other way round
     particles = spectra.particles
     group = torch.from_numpy(particles.optics_group[rows]).to(device)
     return ParticleBatch(rows, torch.view_as_complex(values.contiguous()), particle_ctf(spectra, rows, band, device),

@@ -12,8 +12,7 @@ from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane,
 
 WIDEST_RAD = 0.35  # 20 degrees
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
-
-
+SLAB_POINTS = 1 << 22  # points of the grid worked on at once: the sums themselves take the memory, not what is done to them
 
 
 def insert(sums: torch.Tensor, batch: ParticleBatch, noise: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
@@ -34,10 +33,12 @@ def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch
                 normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Poses drawn around (B, 3, 3), (B, 2) by their covariance (B, 5, 5) and standard normal numbers (B, 5).
 
-    No pose goes farther than WIDEST_RAD: beyond, the curvature at the best pose says nothing.
+    Covariance and numbers lie on the host, whatever the device of the poses: eigenvectors of as many small matrices as a
+    batch has rows are more than GPU libraries take. No pose goes farther than WIDEST_RAD: beyond, the curvature at the
+    best pose says nothing.
     """
     values, directions = torch.linalg.eigh(covariance.double())
-    step = (directions @ (values.clamp(min=0).sqrt() * normal)[..., None])[..., 0]
+    step = (directions @ (values.clamp(min=0).sqrt() * normal)[..., None])[..., 0].to(rotation.device)
     turn = step[:, :3]
     length = turn.norm(dim=1, keepdim=True)
     turn = turn * (WIDEST_RAD / length.clamp(min=1e-12)).clamp(max=1)
@@ -45,40 +46,52 @@ def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch
 
 
 def finished(sums: torch.Tensor, count: float) -> Accumulator:
-    """Sums with the central plane completed, as an accumulator that adds to others."""
+    """Sums, which are completed in place, as an accumulator that adds to others."""
     full = complete_central_plane(sums)
-    return Accumulator(torch.complex(full[0], full[1]), full[2], count)
+    return Accumulator(torch.complex(full[0], full[1]), full[2].clone(), count)  # a view would keep all of `full`
 
 
-def grid_shells(accumulator: Accumulator) -> torch.Tensor:
-    """Image shell (rounded) of every point of the accumulator's grid."""
+def slabs(accumulator: Accumulator) -> list[slice]:
+    """The accumulator's planes z in consecutive pieces of a few million points."""
+    planes, points = len(accumulator.weight), accumulator.weight[0].numel()
+    step = max(1, SLAB_POINTS // points)
+    return [slice(first, min(first + step, planes)) for first in range(0, planes, step)]
+
+
+def grid_shells(accumulator: Accumulator, slab: slice = slice(None)) -> torch.Tensor:
+    """Image shell (rounded) of every point of the accumulator's grid, or of the planes z in `slab`."""
     limit = accumulator.weight.shape[-1] - 1
     axis = torch.arange(-limit, limit + 1, device=accumulator.weight.device, dtype=torch.float32)
-    square = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[limit:][None, None, :] ** 2
+    square = axis[slab, None, None] ** 2 + axis[None, :, None] ** 2 + axis[limit:][None, None, :] ** 2
     return (square.sqrt() / PADDING).round().to(torch.int64)
 
 
 def mean_weight(accumulator: Accumulator, shells: int) -> torch.Tensor:
     """Average weight on each shell 0..shells-1 (float32)."""
-    grid = grid_shells(accumulator)
-    sums = shell_sums(accumulator.weight, grid, shells)
-    size = shell_sums(torch.ones_like(accumulator.weight), grid, shells)
+    sums = torch.zeros(shells, dtype=torch.float64, device=accumulator.weight.device)
+    size = torch.zeros_like(sums)
+    for slab in slabs(accumulator):
+        grid, weight = grid_shells(accumulator, slab), accumulator.weight[slab]
+        sums += shell_sums(weight, grid, shells)
+        size += shell_sums(torch.ones_like(weight), grid, shells)
     return (sums / size.clamp(min=1)).float()
 
 
-def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
+def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | None = None,
+          device: torch.device | None = None) -> torch.Tensor:
     """The map (n, n, n) of the sums: numerator / (weight + mean weight of the shell / signal-to-noise).
 
     signal_to_noise: per shell, of this half map (tau^2 in units of its noise); without it only coefficients that hardly
-    any particle saw are damped.
+    any particle saw are damped. device: where the transform runs and the map lies; that of the sums if left out.
     """
     shells = box_px // 2 + 1
     mean = mean_weight(accumulator, shells)
     ratio = torch.full((shells,), 1 / LEAST_WEIGHT) if signal_to_noise is None else torch.from_numpy(signal_to_noise).float()
     prior = mean / ratio.to(mean.device).clamp(min=1e-6, max=1 / LEAST_WEIGHT)
-    grid = grid_shells(accumulator)
-    floor = torch.cat([prior, prior.new_zeros(1)])[grid.clamp(max=shells)]
-    inside = (grid < shells) & (floor > 0)
-    divisor = torch.where(inside, accumulator.weight + floor, torch.ones_like(floor))
-    quotient = torch.where(inside, accumulator.numerator / divisor, torch.zeros_like(accumulator.numerator))
-    return sums_to_map(quotient, box_px)
+    prior = torch.cat([prior, prior.new_zeros(1)])
+    quotient = torch.zeros_like(accumulator.numerator)
+    for slab in slabs(accumulator):
+        floor = prior[grid_shells(accumulator, slab).clamp(max=shells)]
+        divisor = torch.where(floor > 0, accumulator.weight[slab] + floor, torch.inf)
+        quotient[slab] = accumulator.numerator[slab] / divisor
+    return sums_to_map(quotient.to(device or quotient.device), box_px)

@@ -56,6 +56,14 @@ def test_slices_agree_with_finufft():
     assert np.linalg.norm(found - expected) < 0.025 * np.linalg.norm(expected)
 
 
+def test_the_layout_of_the_volume_in_memory_does_not_matter():
+    band, turns = image_band(24, 1.0), rotations(3)
+    volume = fourier_volume(phantom_voxels(24), band.last_shell)
+    assert volume.stride() != volume.contiguous().stride()
+    for one, other in zip(*(slices_and_gradients(v, turns, band.wave_px) for v in (volume, volume.contiguous()))):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("box", BOXES)
 def test_the_identity_gives_the_projection_along_z(box):
     """On grid points the interpolation is exact up to its window: the slice is the transform of the sum over z."""

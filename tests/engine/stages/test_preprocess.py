@@ -47,6 +47,23 @@ def test_an_empty_image_is_named():
         prepared(torch.zeros(2, 32, 32), circular_window(32, 15), False)
 
 
+def test_an_image_beyond_half_precision_is_named(tmp_path):
+    """As particles are whose surroundings were set to nearly nothing."""
+    source = particle_set(3, noise=1.0)
+    inside = circular_window(32, 12).numpy() > 0
+    with pytest.raises(InputError, match="images 1 to"):
+        loaded(ArraySource(source.particles, np.where(inside, source.images, 1e-6 * source.images)), tmp_path)
+
+
+def test_no_room_for_the_cache_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(preprocess, "free_host_bytes", lambda: 1000)
+    monkeypatch.setattr(preprocess.os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="neither in memory nor in the scratch folder.*No space left"):
+        loaded(particle_set(3, noise=1.0), tmp_path)
+
+
 @pytest.mark.parametrize("box", [32, 33])
 def test_window_is_a_soft_circle(box):
     window = circular_window(box, 12.0)

@@ -9,8 +9,9 @@ from synthetic import Phantom, engine_over, particle_set, plain_spectra
 from swiftres_plugin.engine.maths.fourier import shells_3d
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.stages import reconstruct
 from swiftres_plugin.engine.stages.postprocess import correlation
-from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_weight, solve
+from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_weight, slabs, solve
 
 IDENTITY = torch.eye(3)[None]
 
@@ -73,6 +74,14 @@ def test_parts_add_up(source, whole):
     torch.testing.assert_close(parts.numerator, whole.numerator, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-3)
     assert parts.count == whole.count == 500
+
+
+def test_slabs_change_nothing(whole, monkeypatch):
+    ratio = np.linspace(3, 0, 17)
+    expected = solve(whole, 32, ratio)
+    monkeypatch.setattr(reconstruct, "SLAB_POINTS", 5000)
+    assert len(slabs(whole)) > 20
+    torch.testing.assert_close(solve(whole, 32, ratio), expected)
 
 
 def test_a_share_of_zero_leaves_a_particle_out(source):

@@ -43,6 +43,16 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 @needs_faiss
+def test_matches_that_an_index_does_not_find_are_missing():
+    """Sixteen asked of one cell of four: those it lacks score -inf, and what is there is right."""
+    vectors, queries = random_vectors(20), random_vectors(5)
+    scores, ids = build_index(vectors, "IVF4,Flat", nprobe=1).search(queries, 16)
+    missing = torch.isinf(scores)
+    assert missing.any() and not missing.all() and (ids >= 0).all()
+    torch.testing.assert_close(scores[~missing], (queries @ vectors.T).gather(1, ids)[~missing])
+
+
+@needs_faiss
 @pytest.mark.parametrize("recipe", ["Nonsense", "IVF100000,Flat"])
 def test_a_recipe_that_cannot_be_built_is_named(recipe):
     with pytest.raises(InputError, match=recipe.split(",")[0]):
