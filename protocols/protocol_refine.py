@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import pyworkflow.utils as pwutils
-from pwem.objects import FSC, SetOfParticles, SetOfVolumes, Volume
+from pwem.objects import FSC, Class3D, SetOfClasses3D, SetOfParticles, SetOfVolumes, Volume
 from pwem.protocols import ProtRefine3D
 from pyworkflow import BETA
+from pyworkflow.object import Pointer
 from pyworkflow.protocol import GPU_LIST, STEPS_SERIAL, USE_GPU, params
 
 from swiftres_plugin import convert, layout, settings
@@ -27,11 +28,13 @@ SYMMETRY_HELP = (
 
 
 class SwiftresOutputs(Enum):
-    """What a run gives."""
+    """What a run gives: volume and FSC with one starting volume, classes and volumes with several."""
 
     outputParticles = SetOfParticles
     outputVolume = Volume
     outputFSC = FSC
+    outputClasses = SetOfClasses3D
+    outputVolumes = SetOfVolumes
 
 
 class ProtSwiftres(ProtRefine3D):
@@ -53,8 +56,13 @@ class ProtSwiftres(ProtRefine3D):
     is reconstructed on its own. The resolution used for the next iteration follows from the FSC of the two halves.
     The refinement stops by itself when neither the resolution nor the poses change.
 
+    *Several starting volumes.* Each starts a class. In every iteration a particle is aligned to the maps of all
+    classes and goes to the one where it is likeliest. The volumes should stand in one orientation and must differ at
+    the initial resolution.
+
     *Outputs.* The particles with their projection alignment, log-likelihood and half set; the volume with its half
-    maps; the FSC, corrected for the effect of the mask.
+    maps; the FSC, corrected for the effect of the mask. With several starting volumes: the particles, the classes
+    and a volume for each.
 
     *Advice.* Begin with the defaults. Give the diameter when neighbouring particles are in the box. Take a higher
     initial resolution (in angstroms, so a coarser map) when the starting volume may be of another conformation. A
@@ -77,7 +85,8 @@ class ProtSwiftres(ProtRefine3D):
                       important=True, label="Particles", help="Particles with CTF, white on black.")
         form.addParam("inputVolumes", params.MultiPointerParam, pointerClass="Volume,SetOfVolumes", minNumObjects=1,
                       important=True, label="Starting volume",
-                      help="A rough map of the particle. Another box, sampling rate or grey scale does not matter.")
+                      help="A rough map of the particle. Another box, sampling rate or grey scale does not matter. "
+                           "Several volumes divide the particles into as many classes.")
         form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
                       help="Optional: 1 inside the particle, 0 in the solvent, with a soft edge, in the box of the "
                            "particles. Without it the solvent boundary is found from the map.")
@@ -90,7 +99,7 @@ class ProtSwiftres(ProtRefine3D):
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
         particles = self.inputParticles.get()
-        inputs = json.dumps([particles.getObjId(), particles.getSize(), self._volume().getObjId(), self._maskId()])
+        inputs = json.dumps([particles.getObjId(), particles.getSize(), self._volumeIds(), self._maskId()])
         chosen = json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.refineStep, inputs, chosen, needsGPU=self.usesGpu())
@@ -100,7 +109,8 @@ class ProtSwiftres(ProtRefine3D):
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
         convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
-        convert.write_map(self._volume(), self._referenceFile())
+        for number, volume in enumerate(self._volumes(), 1):
+            convert.write_map(volume, self._referenceFile(number))
         if self.mask.get() is not None:
             convert.write_map(self.mask.get(), self._maskFile())
         pwutils.cleanPath(self._getRunPath())
@@ -125,34 +135,56 @@ class ProtSwiftres(ProtRefine3D):
         particles = self.inputParticles.get()
         pixel_size_a = particles.getSamplingRate()
 
+        count = self._classCount()
         refined = convert.read_refined(self._getRunPath(layout.PARTICLES), pixel_size_a)
         aligned = self._createSetOfParticles()
         aligned.copyInfo(particles)
         aligned.setAlignmentProj()
-        aligned.copyItems(particles, doClone=False, updateItemCallback=refined.update)
+        aligned.copyItems(particles, doClone=False, updateItemCallback=refined.classify if count > 1 else refined.update)
+        self._defineOutputs(**{SwiftresOutputs.outputParticles.name: aligned})
+        self._defineTransformRelation(self.inputParticles, aligned)
+        for result in self._singleOutputs(pixel_size_a) if count == 1 else self._classOutputs(aligned, count):
+            self._defineSourceRelation(self.inputParticles, result)
+            for pointer in self.inputVolumes:
+                self._defineSourceRelation(pointer, result)
 
-        volume = Volume()
-        volume.setFileName(self._getRunPath(layout.map_name()))
-        volume.setHalfMaps([self._getRunPath(layout.half_name(1)), self._getRunPath(layout.half_name(2))])
-        volume.setSamplingRate(pixel_size_a)
-
+    def _singleOutputs(self, pixel_size_a: float) -> list[Any]:
+        """Volume and FSC of a run with one starting volume."""
+        volume = self._classVolume(1, pixel_size_a)
         curves = convert.read_curves(self._getRunPath(layout.fsc_name()))
         fsc = convert.make_fsc(curves, "corrected", "corrected FSC")
+        self._defineOutputs(**{SwiftresOutputs.outputVolume.name: volume, SwiftresOutputs.outputFSC.name: fsc})
+        return [volume, fsc]
 
-        self._defineOutputs(**{SwiftresOutputs.outputParticles.name: aligned, SwiftresOutputs.outputVolume.name: volume,
-                               SwiftresOutputs.outputFSC.name: fsc})
-        self._defineTransformRelation(self.inputParticles, aligned)
-        for result in (volume, fsc):
-            self._defineSourceRelation(self.inputParticles, result)
-        for pointer in self.inputVolumes:
-            self._defineSourceRelation(pointer, volume)
+    def _classOutputs(self, aligned: SetOfParticles, count: int) -> list[Any]:
+        """Classes, each with its volume, and the volumes by themselves; an empty class has a volume only."""
+        pixel_size_a = aligned.getSamplingRate()
+        volumes = self._createSetOfVolumes()
+        volumes.setSamplingRate(pixel_size_a)
+        for number in range(1, count + 1):
+            volumes.append(self._classVolume(number, pixel_size_a))
+
+        def describe(one: Class3D) -> None:
+            one.setAlignmentProj()
+            one.setRepresentative(self._classVolume(one.getObjId(), pixel_size_a))
+
+        classes = self._createSetOfClasses3D(Pointer(self, extended=SwiftresOutputs.outputParticles.name))
+        classes.classifyItems(updateClassCallback=describe)
+        self._defineOutputs(**{SwiftresOutputs.outputClasses.name: classes, SwiftresOutputs.outputVolumes.name: volumes})
+        return [classes, volumes]
+
+    def _classVolume(self, number: int, pixel_size_a: float) -> Volume:
+        """The map of class `number` (from 1) with its half maps."""
+        volume = Volume(objId=number)
+        volume.setFileName(self._getRunPath(layout.map_name(number)))
+        volume.setHalfMaps([self._getRunPath(layout.half_name(half, number)) for half in (1, 2)])
+        volume.setSamplingRate(pixel_size_a)
+        return volume
 
     # -------------------------- INFO functions --------------------------
     def _validate(self):
         errors = []
         particles = self.inputParticles.get()
-        if len(self._volumes()) > 1:
-            errors.append("Several starting volumes were given; several structures are not supported yet. Give one.")
         if not SYMMETRY.fullmatch(self.symmetry.get() or ""):
             errors.append(f"Unknown symmetry '{self.symmetry.get()}'. "
                           "Give C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
@@ -190,7 +222,7 @@ class ProtSwiftres(ProtRefine3D):
         return warnings
 
     def _summary(self):
-        if not self.hasAttribute(SwiftresOutputs.outputVolume.name):
+        if not self.hasAttribute(SwiftresOutputs.outputParticles.name):
             done = layout.finished_iterations(self._getRunPath())
             return [f"{len(done)} iterations finished." if done else "The results are not ready yet."]
         report = self.report
@@ -198,10 +230,18 @@ class ProtSwiftres(ProtRefine3D):
                 f"after {len(report['iterations'])} iterations.",
                 f"{self.outputParticles.getSize()} particles, symmetry {self.symmetry.get()}, "
                 f"on {report['device']['kind']} ({report['device']['name']}).",
+                *self._classLines(),
                 *(f"Warning: {text}" for text in report.get("warnings", []))]
 
+    def _classLines(self) -> list[str]:
+        """Size and resolution of every class, where there are several."""
+        sizes = self.report["class_sizes"]
+        found = enumerate(zip(sizes, self.report["class_resolution_a"]), 1) if len(sizes) > 1 else ()
+        return [f"Class {number}: {size} particles, " + ("no resolution." if reached is None else f"{reached:.2f} A.")
+                for number, (size, reached) in found]
+
     def _methods(self):
-        if not self.hasAttribute(SwiftresOutputs.outputVolume.name):
+        if not self.hasAttribute(SwiftresOutputs.outputParticles.name):
             return []
         return [f"The map was refined from {self.outputParticles.getSize()} particles with swiftres "
                 f"{Plugin.getActiveVersion()} [SwiftresThesis2023], starting from a map low-pass filtered to "
@@ -226,8 +266,8 @@ class ProtSwiftres(ProtRefine3D):
     def _particlesFile(self) -> str:
         return self._getExtraPath("input_particles.star")
 
-    def _referenceFile(self) -> str:
-        return self._getExtraPath("input_reference.mrc")
+    def _referenceFile(self, number: int) -> str:
+        return self._getExtraPath(f"input_reference{number}.mrc")
 
     def _maskFile(self) -> str:
         return self._getExtraPath("input_mask.mrc")
@@ -253,8 +293,13 @@ class ProtSwiftres(ProtRefine3D):
                 found.append(target)
         return found
 
-    def _volume(self) -> Volume:
-        return self._volumes()[0]
+    def _volumeIds(self) -> list[list[int]]:
+        """Every pointer's object with its size, so that Continue sees a change."""
+        targets = [pointer.get() for pointer in self.inputVolumes]
+        return [[target.getObjId(), target.getSize() if isinstance(target, SetOfVolumes) else 1] for target in targets]
+
+    def _classCount(self) -> int:
+        return len(self.report["class_sizes"])
 
     def _maskId(self) -> int | None:
         mask = self.mask.get()
@@ -262,7 +307,9 @@ class ProtSwiftres(ProtRefine3D):
 
     def _inputOptions(self) -> list[str]:
         """What was converted, as options of the command line."""
-        options = ["--particles", self._particlesFile(), "--reference", self._referenceFile()]
+        options = ["--particles", self._particlesFile()]
+        for number in range(1, len(self._volumes()) + 1):
+            options += ["--reference", self._referenceFile(number)]
         return options if self.mask.get() is None else [*options, "--mask", self._maskFile()]
 
     def _chosen(self) -> dict[str, Any]:

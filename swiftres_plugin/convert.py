@@ -28,6 +28,7 @@ CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 SUBSET = "rlnRandomSubset"
+CLASS = "rlnClassNumber"
 SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer}
 
 
@@ -214,6 +215,13 @@ class RefinedParticles:
     row_of_id: dict[int, int]
     matrices: np.ndarray  # (N, 4, 4)
     scores: dict[str, np.ndarray]
+    class_ids: np.ndarray | None = None  # (N,) from 1
+
+    def classify(self, particle: Particle, _row: object = None) -> None:
+        """As `update`, with the class of the particle."""
+        self.update(particle)
+        if particle._appendItem and self.class_ids is not None:
+            particle.setClassId(int(self.class_ids[self.row_of_id[particle.getObjId()]]))
 
     def update(self, particle: Particle, _row: object = None) -> None:
         """Callback of `copyItems`: give `particle` its refined pose; one that the run left out is not copied."""
@@ -228,7 +236,7 @@ class RefinedParticles:
 
 def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
     """Read the `particles.star` of a run; `pixel_size_a` is that of the Scipion set."""
-    columns = _read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, *SCORES))
+    columns = _read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, CLASS, *SCORES))
     missing = [label for label in (ITEM_ID, *ANGLES, *ORIGINS) if label not in columns]
     if missing:
         raise ValueError(f"{star_path} lacks {', '.join(missing)}.")
@@ -238,7 +246,7 @@ def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
     if SUBSET in scores:
         scores[SUBSET] = scores[SUBSET].astype(int)
     row_of_id = {int(item_id): row for row, item_id in enumerate(columns[ITEM_ID])}
-    return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores)
+    return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores, columns.get(CLASS))
 
 
 def _read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:

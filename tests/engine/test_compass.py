@@ -160,7 +160,7 @@ def aligned(folder, voxels: np.ndarray):
     spectra = load_spectra(source, settings.preprocess, compute, SilentReporter(), folder / "cache")
     engine = Engine(spectra, compute, symmetry_operators("C1"), settings, SilentReporter())
     first = replace(read_map(folder / "map.mrc"), voxels=np.ascontiguousarray(voxels))
-    state = next(refine(engine, start(engine, first, None)))
+    state = next(refine(engine, start(engine, [first], None)))
     return Poses(state.assignment.image_to_volume, state.assignment.shift_a), state.assignment.log_likelihood
 
 

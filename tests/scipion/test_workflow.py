@@ -249,11 +249,33 @@ def test_continue_with_more_iterations_adds_to_the_run(work):
     assert protocol.outputParticles.getSize() == COUNT
 
 
+def test_several_volumes_give_classes(work):
+    """All particles are of the reference; the second map is its mirror image, and few are likelier there."""
+    phantom.write_mrc(work.folder / "mirror.mrc", phantom.volume()[:, :, ::-1].copy())
+    mirror = launch(work.project, work.project.newProtocol(
+        ProtImportVolumes, filesPath=str(work.folder / "mirror.mrc"), samplingRate=phantom.PIXEL_SIZE_A))
+    protocol = new_refinement(work.project, work.imported, initialResolution=25.0, iterations=1, diameter=150.0)
+    protocol.inputVolumes.append(Pointer(mirror, extended="outputVolume"))
+    assert protocol.validate() == []
+    launch(work.project, protocol)
+    assert not protocol.hasAttribute("outputVolume") and protocol.outputParticles.getSize() == COUNT
+    assert [Path(v.getFileName()).name for v in protocol.outputVolumes.iterItems()] == [layout.map_name(n) for n in (1, 2)]
+    assert all(v.hasHalfMaps() for v in protocol.outputVolumes.iterItems())
+    assigned = {p.getObjId(): p.getClassId() for p in protocol.outputParticles.iterItems()}
+    classes = {c.getObjId(): c.clone() for c in protocol.outputClasses.iterItems()}
+    sizes = json.loads(Path(protocol._getRunPath(layout.RUN)).read_text())["class_sizes"]
+    assert sizes[0] > 0.8 * COUNT and sum(sizes) == COUNT
+    for number, one in classes.items():
+        assert Path(one.getRepresentative().getFileName()).name == layout.map_name(number)
+    for one in protocol.outputClasses.iterItems():
+        assert one.getSize() == sizes[one.getObjId() - 1] and one.hasAlignmentProj()
+        assert all(assigned[p.getObjId()] == one.getObjId() for p in one.iterItems())
+    assert f"Class 1: {sizes[0]} particles" in "\n".join(protocol.summary())
+
+
 def test_validation_tells_what_is_wrong(work):
     protocol = new_refinement(work.project, work.imported, symmetry="X3", alignment=1)
-    protocol.inputVolumes.append(Pointer(work.imported.volume, extended="outputVolume"))
     errors = "\n".join(protocol.validate())
-    assert "several structures are not supported yet" in errors
     assert "Unknown symmetry 'X3'" in errors
     assert "Local alignment starts from the poses" in errors
 
