@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import mrcfile
 from pwem.emlib.image import ImageHandler
@@ -15,8 +16,8 @@ from swiftres_plugin import convert, layout
 from swiftres_plugin.protocols import ProtSwiftres
 from swiftres_plugin.viewers import pictures
 
-MAPS = {"refined map": layout.map_name(), "half map 1": layout.half_name(1), "half map 2": layout.half_name(2),
-        "mask": layout.mask_name()}
+MAPS = {"refined map": layout.map_name, "half map 1": partial(layout.half_name, 1),
+        "half map 2": partial(layout.half_name, 2), "mask": layout.mask_name}  # names of files by the number of the class
 
 
 class SwiftresViewer(EmProtocolViewer):
@@ -30,6 +31,8 @@ class SwiftresViewer(EmProtocolViewer):
         form.addSection("Results")
         form.addParam("iteration", params.IntParam, default=0, label="Iteration",
                       help="Number of the iteration to show; 0 shows the last one, or the result of a finished run.")
+        form.addParam("classNumber", params.IntParam, default=1, label="Class",
+                      help="Number of the class whose map and FSC are shown: that of its starting volume.")
         group = form.addGroup("Maps")
         group.addParam("shownMap", params.EnumParam, choices=list(MAPS), default=0, label="Map")
         group.addParam("showSlices", params.LabelParam, label="Slices and projections")
@@ -61,24 +64,25 @@ class SwiftresViewer(EmProtocolViewer):
     # -------------------------- views --------------------------
     def _viewSlices(self):
         name = self.getEnumText("shownMap")
-        with mrcfile.open(self._file(MAPS[name]), permissive=True) as mrc:
+        with mrcfile.open(self._file(MAPS[name](self.classNumber.get())), permissive=True) as mrc:
             return [pictures.plot_slices(mrc.data.copy(), self._pixelSize(), f"{name} ({self._when()})")]
 
     def _viewVolumes(self):
-        files = [self._file(name) for name in list(MAPS.values())[:3]]
+        files = [self._file(name(self.classNumber.get())) for name in list(MAPS.values())[:3]]
         path = self.protocol._getExtraPath("viewer_volumes.sqlite")
         volumes = self.createVolumesSqlite(files, path, self._pixelSize())
         return [MDView(volumes, self.protocol, self.getProject().port)]
 
     def _viewFsc(self):
-        curves = convert.read_curves(self._file(layout.fsc_name()))
+        curves = convert.read_curves(self._file(layout.fsc_name(self.classNumber.get())))
         return [pictures.plot_fsc(curves, f"Fourier shell correlation ({self._when()})")]
 
     def _viewCourse(self):
-        found = [(number, folder / layout.fsc_name()) for number, folder in self._iterations()]
+        name = layout.fsc_name(self.classNumber.get())
+        found = [(number, folder / name) for number, folder in self._iterations()]
         found = [(number, path) for number, path in found if path.exists()]
         if not found:
-            raise FileNotFoundError(2, "no iteration", layout.fsc_name())
+            raise FileNotFoundError(2, "no iteration", name)
         numbers, paths = zip(*found)
         curves = [convert.read_curves(path) for path in paths]
         return [pictures.plot_course(numbers, curves, "Course of the refinement")]

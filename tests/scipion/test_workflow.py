@@ -167,6 +167,11 @@ def test_viewer_says_what_is_not_there(work):
     viewer.iteration.set(77)
     (view,) = viewer._getVisualizeDict()["showSlices"]()
     assert isinstance(view, MessageView)
+    viewer.iteration.set(0)
+    viewer.classNumber.set(2)  # of one
+    for name in ("showSlices", "showFsc", "showCourse"):
+        (view,) = viewer._getVisualizeDict()[name]()
+        assert isinstance(view, MessageView)
 
 
 @pytest.fixture
