@@ -29,7 +29,7 @@ from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.refine import refine, start
-from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.stages.index import faiss_problem
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError, StateError
@@ -140,7 +140,8 @@ def carry_on(
         opened: Opened, settings: RefineSettings, output: Path, reporter: Reporter, state: RefinementState | None) -> None:
     """Iterate from `state` (or from the start) and write what comes out."""
     began = time.time()
-    warnings = warn_of_faiss(reporter)
+    reporter = TeeReporter(reporter)  # keeps the warnings for run.json
+    warn_of_faiss(reporter)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
     cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
     try:
@@ -150,11 +151,15 @@ def carry_on(
         engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
         if state is None:
             state = start(engine, opened.references, mask)
+        else:  # what a kill may have kept from the top of the run
+            publish(output / layout.iteration_name(state.number), state, opened, output)
         for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
-            keep(state, opened, output)
+            folder = save_state(output, state, with_poses(opened.particles, state))
+            publish(folder, state, opened, output)
             tell(state, reporter)
-            with written_atomically(output / layout.RUN) as part:
-                part.write_text(json.dumps(provenance(opened, state, engine, began, warnings), indent=1))
+            write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
+        if not (output / layout.RUN).exists():
+            write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
     finally:
         cache.unlink(missing_ok=True)
     conclude(state, output, reporter)
@@ -162,18 +167,17 @@ def carry_on(
 
 def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
     """Keep what was asked for; only now, when every image has been read, is there a run to go on with."""
-    asked = {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()}
-    with written_atomically(output / layout.SETTINGS) as part:
-        part.write_text(json.dumps(asked, indent=1))
+    write_json(output / layout.SETTINGS, {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()})
 
 
-def warn_of_faiss(reporter: Reporter) -> list[str]:
-    problem = faiss_problem()
-    if not problem:
-        return []
-    text = f"FAISS cannot be used ({problem}); the search runs as a plain matrix product."
-    reporter.warning(text)
-    return [text]
+def write_json(path: Path, tree: dict) -> None:
+    with written_atomically(path) as part:
+        part.write_text(json.dumps(tree, indent=1))
+
+
+def warn_of_faiss(reporter: Reporter) -> None:
+    if problem := faiss_problem():
+        reporter.warning(f"FAISS cannot be used ({problem}); the search runs as a plain matrix product.")
 
 
 def with_poses(particles: Particles, state: RefinementState) -> Particles:
@@ -187,16 +191,14 @@ def with_poses(particles: Particles, state: RefinementState) -> Particles:
                    scores={**particles.scores, **scores})
 
 
-def keep(state: RefinementState, opened: Opened, output: Path) -> None:
-    """Write the state's folder, copy its results to the top of the run, and thin out folders no resume needs."""
-    particles = with_poses(opened.particles, state)
-    folder = save_state(output, state, particles)
+def publish(folder: Path, state: RefinementState, opened: Opened, output: Path) -> None:
+    """Copy the results of a state's folder to the top of the run, and thin out folders no resume needs."""
     for number in range(1, len(state.classes) + 1):
         for name in (layout.map_name(number), layout.half_name(1, number), layout.half_name(2, number),
                      layout.fsc_name(number), layout.mask_name(number)):
             with written_atomically(output / name) as part:
                 shutil.copyfile(folder / name, part)
-    write_particles(output / layout.PARTICLES, particles)
+    write_particles(output / layout.PARTICLES, with_poses(opened.particles, state))
     for number, old in layout.finished_iterations(output):
         if number < state.number - 1:
             slim(old)

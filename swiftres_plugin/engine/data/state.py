@@ -43,7 +43,6 @@ class IterationRecord:
     median_move_a: float
     mean_max_probability: float
     seconds: dict[str, float] = field(default_factory=dict)
-    search_recall: float | None = None
     class_sizes: tuple[int, ...] = ()
     class_resolution_a: tuple[float, ...] = ()
     class_changes: float = 0.0

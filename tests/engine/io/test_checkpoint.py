@@ -25,7 +25,7 @@ def state_of(number: int) -> RefinementState:
     """A state with a different number in every place."""
     random = np.random.default_rng(number)
     poses = random_poses(COUNT, number)
-    record = IterationRecord(number, True, 0.05, 12.5, float("nan"), float("nan"), 0.7, {"search": 1.5}, None, (6, 3),
+    record = IterationRecord(number, True, 0.05, 12.5, float("nan"), float("nan"), 0.7, {"search": 1.5}, (6, 3),
                              (12.5, float("inf")), 0.25)
     classes = tuple(class_of(random, resolution_a) for resolution_a in (12.5, float("inf")))
     return RefinementState(
