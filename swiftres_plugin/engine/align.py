@@ -149,12 +149,15 @@ def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarr
     """The candidates and, in front of them, each particle's pose of the last iteration."""
     if previous is None:
         return found
-    device = found.score.device
-    rotation = torch.from_numpy(previous.image_to_volume[rows]).float().to(device)[:, None]
-    shift = torch.from_numpy(previous.shift_a[rows]).float().to(device)[:, None]
-    score = torch.zeros((len(rows), 1), device=device)
-    return Candidates(torch.cat([rotation, found.image_to_volume], 1), torch.cat([shift, found.shift_a], 1),
-                      torch.cat([score, found.score], 1))
+    first = given_candidates(previous, rows, found.score.device)
+    return Candidates(torch.cat([first.image_to_volume, found.image_to_volume], 1),
+                      torch.cat([first.shift_a, found.shift_a], 1), torch.cat([first.score, found.score], 1))
+
+
+def given_candidates(poses: Assignment, rows: np.ndarray, device: torch.device) -> Candidates:
+    """The poses of `rows` as one candidate each, of score 0."""
+    rotation, shift = _poses(poses, rows, device)
+    return Candidates(rotation[:, None], shift[:, None], torch.zeros((len(rows), 1), device=device))
 
 
 def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, plan: IterationPlan, rows: np.ndarray,
@@ -240,9 +243,7 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
     else:
         if previous is None:
             raise ValueError("local refinement needs poses to start from")
-        none = torch.zeros((len(rows), 0), device=engine.device)
-        empty = Candidates(none[..., None, None].expand(-1, -1, 3, 3), none[..., None].expand(-1, -1, 2), none)
-        found = with_previous(empty, previous, rows)
+        found = given_candidates(previous, rows, engine.device)
     engine.reporter.stage(f"{name}: refinement", len(rows))
 
     def refined(part: np.ndarray) -> Assignment:

@@ -10,6 +10,7 @@ import torch
 from swiftres_plugin.engine.align import (
     Engine,
     align_classes,
+    given_candidates,
     image_noise,
     joined,
     prepare_search,
@@ -20,6 +21,7 @@ from swiftres_plugin.engine.align import (
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
+from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, RefinementState
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
@@ -101,13 +103,17 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: 
     are found in turns. Warns when the negative of the map explains the particles better.
     """
     rows = _sample(state)
+    batch = engine.batch(rows, engine.spectra.band.up_to(state.last_shell).to(engine.device))
+    volume = engine.volume(state.classes[0].references[0], state.last_shell)
     if state.assignment is not None:
-        return max(fitted_scale(engine, state, rows, 1.0, given_candidates(state.assignment, rows))[0], 1e-6)
-    positive, gain = searched_scale(engine, state, diameter_a, rows, 1)
-    _, negative_gain = searched_scale(engine, state, diameter_a, rows, -1)
+        given = given_candidates(state.assignment, rows, engine.device)
+        return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given)[0], 1e-6)
+    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
+    positive, gain = searched_scale(engine, state.noise[0], batch, volume, plan)
+    _, negative_gain = searched_scale(engine, state.noise[0], batch, -volume, plan)
     if negative_gain > 1.1 * gain:
         engine.reporter.warning(f"The particles look like the negative of {name}. Particles must be white on black: if "
-                                " they are not, start again with --invert-contrast.")
+                                "they are not, start again with --invert-contrast.")
     return positive
 
 
@@ -116,40 +122,24 @@ def _sample(state: RefinementState) -> np.ndarray:
     return rows[:: max(1, len(rows) // SCALE_PARTICLES)]
 
 
-def given_candidates(poses: Assignment, rows: np.ndarray) -> Candidates:
-    """The poses of `rows` as one candidate each."""
-    rotation, shift = torch.from_numpy(poses.image_to_volume[rows]).float(), torch.from_numpy(poses.shift_a[rows]).float()
-    return Candidates(rotation[:, None], shift[:, None], torch.zeros((len(rows), 1)))
-
-
-def searched_scale(engine: Engine, state: RefinementState, diameter_a: float, rows: np.ndarray,
-                   sign: int) -> tuple[float, float]:
-    """Scale of the map times `sign`, with poses searched anew at each of three scales, and the gain in likelihood."""
-    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
-    band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
-    volume = sign * engine.volume(state.classes[0].references[0], state.last_shell)
-    images = engine.batch(rows, band)
-    few = extract_slices(volume, torch.eye(3, device=engine.device)[None], band.wave_px)
-    scale = 0.3 * float(((images.images.abs() ** 2).mean() / (few.abs() ** 2 * images.ctf ** 2).mean()).sqrt())
-    gain = 0.0
+def searched_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,
+                   plan: IterationPlan) -> tuple[float, float]:
+    """Scale of a Fourier volume, with poses searched anew at each of three scales, and the gain in likelihood."""
+    few = extract_slices(volume, torch.eye(3, device=engine.device)[None], batch.band.wave_px)
+    scale = 0.3 * float(((batch.images.abs() ** 2).mean() / (few.abs() ** 2 * batch.ctf ** 2).mean()).sqrt())
+    centre, power, gain = np.zeros((len(engine.spectra), 2)), per_sample(noise, batch), 0.0
     for _ in range(3):
-        searcher = prepare_search(engine, volume * scale, state.noise[0], rows, plan)
-        centre = np.zeros((len(engine.spectra), 2))
-        found = joined(search_rows(engine, searcher, state.noise[0], rows, centre, report=False)).best(1)
-        factor, gain = fitted_scale(engine, state, rows, sign * scale, found)
+        searcher = prepare_search(engine, volume * scale, noise, batch.rows, plan)
+        found = joined(search_rows(engine, searcher, noise, batch.rows, centre, report=False)).best(1)
+        factor, gain = fitted_scale(batch, power, volume * scale, found)
         scale *= min(max(factor, 0.05), 20.0)
     return scale, gain
 
 
-def fitted_scale(engine: Engine, state: RefinementState, rows: np.ndarray, scale: float,
-                 found: Candidates) -> tuple[float, float]:
-    """Least-squares factor on top of `scale` at given poses, and the log-likelihood that it gains over no map at all."""
-    band = engine.spectra.band.up_to(state.last_shell).to(engine.device)
-    batch = engine.batch(rows, band)
-    power = per_sample(state.noise[0], batch)
-    volume = scale * engine.volume(state.classes[0].references[0], state.last_shell)
-    slices = extract_slices(volume, found.image_to_volume[:, 0].to(engine.device), band.wave_px)
-    predicted = local.model(batch, slices, found.shift_a[:, 0].to(engine.device))
+def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> tuple[float, float]:
+    """Least-squares factor of a Fourier volume at given poses, and the log-likelihood that it gains over no map at all."""
+    slices = extract_slices(volume, found.image_to_volume[:, 0], batch.band.wave_px)
+    predicted = local.model(batch, slices, found.shift_a[:, 0])
     cross = float(((batch.images * predicted.conj()).real / power).sum())
     square = float((predicted.abs() ** 2 / power).sum())
     return cross / max(square, 1e-30), cross ** 2 / max(square, 1e-30)
