@@ -79,7 +79,8 @@ class ProtSwiftres(ProtRefine3D):
         form.addHidden(USE_GPU, params.BooleanParam, default=True, label="Use GPU?",
                        help="Yes uses the GPU when the machine that runs the protocol has one, and its processor "
                             "otherwise. No always uses the processor.")
-        form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU IDs", help="GPU to use, for example 0.")
+        form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU IDs",
+                       help="GPUs to use: 0, for example, or 0 1 for two that share the particles.")
         form.addSection("Input")
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", pointerCondition="hasCTF",
                       important=True, label="Particles", help="Particles with CTF, white on black.")
@@ -322,7 +323,8 @@ class ProtSwiftres(ProtRefine3D):
 
     def _device(self) -> str:
         """Device of this run, decided on the machine that runs it."""
-        return f"cuda:{self.getGpuList()[0]}" if self.usesGpu() and Plugin.hasGpu() else "cpu"
+        numbers = ",".join(str(number) for number in self.getGpuList())
+        return f"cuda:{numbers}" if self.usesGpu() and Plugin.hasGpu() else "cpu"
 
 
 def _fixed(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class MaskSettings:
 class ComputeSettings:
     """Where and with how much memory work runs."""
 
-    device: str = choice("auto", "'auto', 'cpu', 'cuda' or 'cuda:0'.")
+    device: str = choice(
+        "auto", "'auto' (a GPU if there is one), 'cpu', 'cuda', or 'cuda:0,1' for several GPUs, which share the particles.")
     threads: int = choice(0, "Processor threads; 0 uses all cores.", minimum=0, maximum=1024)
     memory: float = choice(
         0.0, "Most memory to plan for; 0 uses what is free.", unit="GB", minimum=0.0, advanced=True)

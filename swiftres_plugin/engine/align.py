@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -59,6 +59,10 @@ class Engine:
     def device(self) -> torch.device:
         return self.compute.device
 
+    def on(self, place: Compute) -> Engine:
+        """The same run, for the part of the work that is done at `place`."""
+        return self if place is self.compute else replace(self, compute=place)
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds spent inside to the account of `stage`."""
@@ -88,6 +92,10 @@ class Searcher:
     gallery: Gallery
     index: VectorIndex
     shifts_a: torch.Tensor
+
+    def to(self, device: torch.device) -> Searcher:
+        gallery = self.gallery.to(device)
+        return Searcher(self.basis.to(device), gallery, self.index.over(gallery.vectors), self.shifts_a.to(device))
 
 
 def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
@@ -124,20 +132,37 @@ def check_gallery(references: int, components: int, compute: Compute) -> None:
 
 def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.ndarray, centre_a: np.ndarray,
                 report: bool = True) -> list[Candidates]:
-    """Candidates of every particle in `rows`, in batches; the index uses all cores, so batches run one after another."""
-    band = searcher.basis.band
-    shifts, count = len(searcher.shifts_a), engine.settings.search.candidates
-    compared = min(4 * count, shifts * MATCHES_PER_SHIFT)  # matches of a particle that are told apart, each from each
-    size = shifts * (len(band) * SHIFT_BYTES + 8 * searcher.gallery.vectors.shape[1] + 400) + 10 * compared ** 2
-    found = []
-    for part in engine.compute.batches(rows, size):
-        batch = engine.batch(part, band)
-        centre = torch.from_numpy(centre_a[part]).float().to(engine.device)
-        found.append(search(batch, per_sample(noise, batch), centre, searcher.shifts_a, searcher.basis, searcher.gallery,
-                            searcher.index, count))
+    """Candidates of every particle in `rows`, in batches, on the engine's (first) device.
+
+    The index uses all cores of a processor, so there batches run one after another.
+    """
+    count = engine.settings.search.candidates
+
+    def searching(place: Compute) -> Callable[[np.ndarray], Candidates]:
+        here, asked = engine.on(place), searcher.to(place.device)
+
+        def searched(part: np.ndarray) -> Candidates:
+            batch = here.batch(part, asked.basis.band)
+            centre = torch.from_numpy(centre_a[part]).float().to(here.device)
+            return search(batch, per_sample(noise, batch), centre, asked.shifts_a, asked.basis, asked.gallery, asked.index,
+                          count).to(engine.device)
+
+        return searched
+
+    def done(part: np.ndarray) -> None:
         if report:
             engine.reporter.advance(len(part))
-    return found
+
+    parts = engine.compute.batches(rows, bytes_to_search(searcher, count))
+    return engine.compute.one_by_one().spread(searching, parts, done)
+
+
+def bytes_to_search(searcher: Searcher, count: int) -> int:
+    """Working memory of the search for `count` candidates of a particle."""
+    shifts = len(searcher.shifts_a)
+    compared = min(4 * count, shifts * MATCHES_PER_SHIFT)  # matches of a particle that are told apart, each from each
+    vector = len(searcher.basis.band) * SHIFT_BYTES + 8 * searcher.gallery.vectors.shape[1] + 400
+    return shifts * vector + 10 * compared ** 2
 
 
 def joined(parts: list[Candidates]) -> Candidates:
@@ -246,14 +271,19 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
         found = given_candidates(previous, rows, engine.device)
     engine.reporter.stage(f"{name}: refinement", len(rows))
 
-    def refined(part: np.ndarray) -> Assignment:
-        piece = Candidates(found.image_to_volume[part], found.shift_a[part], found.score[part])
-        return refine_candidates(engine, volume, noise, plan, rows[part], piece, diameter_a)
+    def refining(place: Compute) -> Callable[[np.ndarray], Assignment]:
+        here, volume_here = engine.on(place), volume.to(place.device)
+
+        def refined(part: np.ndarray) -> Assignment:
+            piece = found.take(part).to(place.device)
+            return refine_candidates(here, volume_here, noise, plan, rows[part], piece, diameter_a)
+
+        return refined
 
     length = len(engine.spectra.band.up_to(plan.last_shell))
     parts = engine.compute.batches(np.arange(len(rows)), length * SAMPLE_BYTES * (2 if plan.exhaustive else 1))
     with engine.timed("refinement"):
-        return Assignment.joined(engine.compute.map(refined, parts, done=lambda part: engine.reporter.advance(len(part))))
+        return Assignment.joined(engine.compute.spread(refining, parts, done=lambda part: engine.reporter.advance(len(part))))
 
 
 def align_classes(engine: Engine, references: Sequence[torch.Tensor], noise: np.ndarray, rows: np.ndarray,
@@ -286,45 +316,56 @@ def residual_noise(engine: Engine, references: Sequence[torch.Tensor], rows: np.
 def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
                 poses: Assignment) -> list[tuple[np.ndarray, np.ndarray]]:
     """Sums of the power that the reference leaves, and numbers of particles, batch by batch."""
-    band = engine.spectra.band.to(engine.device)
-    volume = engine.volume(reference, band.last_shell)
+    whole = engine.spectra.band
+    volume = engine.volume(reference, whole.last_shell)
     groups = len(engine.spectra.particles.optics)
 
-    def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batch = engine.batch(rows[part], band)
-        rotation, shift = _poses(poses, part, engine.device)
-        slices = extract_slices(volume, rotation, band.wave_px)
-        return power_sums(batch, groups, local.model(batch, slices, shift))
+    def summing(place: Compute) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        here, volume_here, band = engine.on(place), volume.to(place.device), whole.to(place.device)
 
-    parts = engine.compute.batches(np.arange(len(rows)), len(band) * RESIDUAL_BYTES)
-    return engine.compute.map(sums, parts)
+        def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            batch = here.batch(rows[part], band)
+            rotation, shift = _poses(poses, part, here.device)
+            slices = extract_slices(volume_here, rotation, band.wave_px)
+            return power_sums(batch, groups, local.model(batch, slices, shift))
+
+        return sums
+
+    parts = engine.compute.batches(np.arange(len(rows)), len(whole) * RESIDUAL_BYTES)
+    return engine.compute.spread(summing, parts)
 
 
 def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
     """Noise power (groups, S) of the images themselves: what there is before anything is aligned."""
-    band = engine.spectra.band.to(engine.device)
+    whole = engine.spectra.band
     groups = len(engine.spectra.particles.optics)
-    parts = engine.compute.batches(rows, len(band) * IMAGE_BYTES)
-    return noise_power(engine.compute.map(lambda part: power_sums(engine.batch(part, band), groups), parts))
+
+    def summing(place: Compute) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        here, band = engine.on(place), whole.to(place.device)
+        return lambda part: power_sums(here.batch(part, band), groups)
+
+    parts = engine.compute.batches(rows, len(whole) * IMAGE_BYTES)
+    return noise_power(engine.compute.spread(summing, parts))
 
 
 def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
                      last_shell: int | None = None) -> Accumulator:
     """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order."""
     whole = engine.spectra.band
-    band = whole.up_to(whole.last_shell if last_shell is None else last_shell).to(engine.device)
-    operators = torch.from_numpy(engine.operators).float().to(engine.device)
+    band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
     draws = engine.settings.reconstruct.pose_samples
     normal = _normal_numbers(draws, len(rows), engine.settings.compute.seed)
     one_at_a_time = Lock()
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
-    def summed(share: np.ndarray) -> torch.Tensor:
-        sums = empty_sums(whole.last_shell, engine.device)
-        for part in engine.compute.batches(share, len(band) * INSERT_BYTES):
-            batch = engine.batch(rows[part], band)
+    def summed(place: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
+        here, band_here = engine.on(place), band.to(place.device)
+        operators = torch.from_numpy(engine.operators).float().to(place.device)
+        sums = empty_sums(whole.last_shell, place.device)
+        for part in parts:
+            batch = here.batch(rows[part], band_here)
             power = per_sample(noise, batch) * draws
-            for rotation, shift in _draws(poses, part, normal, engine.device):
+            for rotation, shift in _draws(poses, part, normal, place.device):
                 insert(sums, batch, power, rotation, shift, operators)
             with one_at_a_time:
                 engine.reporter.advance(len(part))
@@ -332,11 +373,10 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
 
     with engine.timed("reconstruction"):
         size = empty_sums(whole.last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
-        parts = engine.compute.map(summed, engine.compute.shares(np.arange(len(rows)), size))
-        total = parts[0]
-        for part in parts[1:]:
-            total += part
-        return finished(total.cpu(), float(len(rows)))
+        first, *others = engine.compute.gathered(summed, np.arange(len(rows)), len(band) * INSERT_BYTES, size)
+        for sums in others:
+            first += sums.to(first.device)
+        return finished(first.cpu(), float(len(rows)))
 
 
 def _normal_numbers(draws: int, rows: int, seed: int) -> torch.Tensor:

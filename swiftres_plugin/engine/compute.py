@@ -1,13 +1,15 @@
-"""Room 2: where work runs. One device, or the processor with all its cores; batches sized to the memory that is free."""
+"""Room 2: where work runs. The processor with all its cores, one GPU or several; batches sized to the memory that is free."""
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,20 +20,33 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 BATCH_BYTES = 64 << 20  # work of one processor thread at a time: larger batches fall out of the caches and run no faster
+BATCHES_PER_DEVICE = 4  # at least, where there are several devices: the last batch of the slowest keeps the others waiting
+DEVICE_NAMES = "auto, cpu, cuda, or cuda:0,1 for the GPUs 0 and 1"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Compute:
     """The device that does the work, how many threads feed it and how much memory may be planned for.
 
-    Of `memory_bytes`, on the device, batches that are worked on at the same time take a quarter, and sums that every
-    worker keeps for itself another; `host_bytes` is the same for what stays on the host.
+    `others` are further devices that take their part of what is cut into batches. Of `memory_bytes`, on each device,
+    batches that are worked on at the same time take a quarter, and sums that every worker keeps for itself another;
+    `host_bytes` is the same for what stays on the host.
     """
 
     device: torch.device
     threads: int
     memory_bytes: int
     host_bytes: int = 1 << 62
+    others: tuple[torch.device, ...] = ()
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        return (self.device, *self.others)
+
+    def places(self) -> list[Compute]:
+        """Each device by itself."""
+        share = max(1, self.threads // len(self.devices))
+        return [replace(self, device=device, threads=share, others=()) for device in self.devices] if self.others else [self]
 
     @property
     def workers(self) -> int:
@@ -39,12 +54,17 @@ class Compute:
         return self.threads if self.device.type == "cpu" else 1
 
     def batches(self, rows: np.ndarray, bytes_per_row: float) -> list[np.ndarray]:
-        """`rows` cut into consecutive batches that fit; on a GPU as large as the memory allows."""
+        """`rows` cut into consecutive batches that fit; on a GPU as large as the memory allows.
+
+        Several devices get a few batches each, so that a faster one can do more of them.
+        """
         if self.device.type == "cpu":
             room = min(BATCH_BYTES, self.memory_bytes // (4 * self.workers))
         else:
             room = min(4 << 30, self.memory_bytes // 4)
         size = int(max(1, min(len(rows), room // max(bytes_per_row, 1))))
+        if self.others:
+            size = min(size, max(1, math.ceil(len(rows) / (BATCHES_PER_DEVICE * len(self.devices)))))
         return [rows[i:i + size] for i in range(0, len(rows), size)]
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part],
@@ -65,6 +85,65 @@ class Compute:
                     done(part)
         return results
 
+    def spread(self, prepare: Callable[[Compute], Callable[[Part], Result]], parts: Sequence[Part],
+               done: Callable[[Part], None] | None = None) -> list[Result]:
+        """Results of all parts, in order; `prepare` makes the function for one device, with what it reads copied there.
+
+        Several devices take their parts from one queue, and `done` comes in the order in which they finish.
+        """
+        if not self.others:
+            return self.map(prepare(self), parts, done)
+        results: dict[int, Result] = {}
+        one_at_a_time = Lock()
+
+        def work(place: Compute, queue: Iterator[int]) -> None:
+            function = prepare(place)
+            for number in queue:
+                results[number] = function(parts[number])
+                if done:
+                    with one_at_a_time:
+                        done(parts[number])
+
+        self._on_each_device(work, range(len(parts)))
+        return [results[number] for number in range(len(parts))]
+
+    def gathered(self, gather: Callable[[Compute, Iterator[np.ndarray]], Result], rows: np.ndarray, bytes_per_row: float,
+                 bytes_each: float) -> list[Result]:
+        """What each worker makes of its batches of `rows`, in the order of the workers; each result takes `bytes_each`.
+
+        Threads of the processor get equal shares, so that sums come out the same to the last bit in every run; several
+        devices take batches from one queue.
+        """
+        if self.others:
+            return self._on_each_device(gather, self.batches(rows, bytes_per_row))
+        shares = self.shares(rows, bytes_each)
+        return self.map(lambda share: gather(self, iter(self.batches(share, bytes_per_row))), shares)
+
+    def one_by_one(self) -> Compute:
+        """The same devices for work that uses all cores of a processor by itself: one batch at a time."""
+        return self if self.device.type != "cpu" else replace(self, threads=1)
+
+    def _on_each_device(self, work: Callable[[Compute, Iterator[Part]], Result], parts: Sequence[Part]) -> list[Result]:
+        """`work` once on each device, all at the same time and all from one queue; the first error ends the others' too.
+
+        Each thread works on the stream that is its device's own, so what it leaves there needs no waiting for: copies
+        to another device and the main thread's later work on this one queue up behind it.
+        """
+        queue = _Queue(parts)
+
+        def run(place: Compute) -> Result:
+            with current(place.device):
+                try:
+                    return work(place, queue)
+                except BaseException:
+                    queue.close()
+                    raise
+
+        places = self.places()
+        threads = places[0].threads
+        with ThreadPoolExecutor(len(places), initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            return [one.result() for one in [pool.submit(run, place) for place in places]]
+
     def shares(self, rows: np.ndarray, bytes_each: float = 0) -> list[np.ndarray]:
         """`rows` in consecutive shares, none empty: one a worker, or fewer where each takes `bytes_each` and that is much."""
         most = self.workers if not bytes_each else max(1, min(self.workers, int(self.memory_bytes / 4 // bytes_each)))
@@ -75,29 +154,58 @@ class Compute:
         return self.device if size_bytes < self.memory_bytes else torch.device("cpu")
 
 
+class _Queue(Generic[Part]):
+    """Parts that several threads take from, each part once."""
+
+    def __init__(self, parts: Sequence[Part]):
+        self._parts = iter(parts)
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        with self._lock:
+            return next(self._parts)
+
+    def close(self) -> None:
+        """Leave nothing to take."""
+        with self._lock:
+            self._parts = iter(())
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes `device` the one that this thread's libraries work on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def open_compute(device: str = "auto", threads: int = 0, memory_gb: float = 0.0) -> Compute:
     """The place where work runs. Raises `InputError` when a GPU is asked for and there is none."""
-    chosen = _device(device)
+    first, *others = _devices(device)
     cores = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
     torch.set_num_threads(cores)
     torch.set_float32_matmul_precision("highest")  # some containers switch TF32 on: ten bits are too few for phases
     most = memory_gb * 1e9 if memory_gb else math.inf
-    return Compute(chosen, cores, int(min(most, 0.8 * _free_bytes(chosen))), int(min(most, 0.8 * free_host_bytes())))
+    free = min(_free_bytes(one) for one in (first, *others))
+    return Compute(first, cores, int(min(most, 0.8 * free)), int(min(most, 0.8 * free_host_bytes())), tuple(others))
 
 
-def _device(name: str) -> torch.device:
+def _devices(name: str) -> list[torch.device]:
+    """The devices that a user's text names: 'auto', 'cpu', 'cuda' or 'cuda:0,1'."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError("unknown device", found=f"'{name}'", expected="auto, cpu, cuda or cuda:0") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError("unsupported device", found=f"'{name}'", expected="auto, cpu, cuda or cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
+    if name == "cpu":
+        return [torch.device("cpu")]
+    kind, colon, listed = name.partition(":")
+    numbers = listed.split(",") if colon else []
+    if kind != "cuda" or not all(number.strip().isdecimal() for number in numbers):
+        raise InputError("unknown device", found=f"'{name}'", expected=DEVICE_NAMES)
+    if len({int(number) for number in numbers}) < len(numbers):
+        raise InputError("a device is named twice", found=f"'{name}'", expected=DEVICE_NAMES)
+    if max([0, *map(int, numbers)]) >= torch.cuda.device_count():
         raise InputError(f"device '{name}' is not available", found=f"{torch.cuda.device_count()} usable GPUs",
                          remedy="Use --device cpu, or run 'swiftres doctor' to see why the GPU is not usable.")
-    return device
+    return [torch.device("cuda", int(number)) for number in numbers] or [torch.device("cuda")]
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -228,16 +228,18 @@ def provenance(opened: Opened, state: RefinementState, engine: Engine, began: fl
     """What stands in run.json."""
     last = state.history[-1]
     iterations = [{k: _finite(v) for k, v in dataclasses.asdict(r).items()} for r in state.history]
-    device = engine.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    places = engine.compute.devices
+    names = [torch.cuda.get_device_name(d) if d.type == "cuda" else platform.processor() or platform.machine()
+             for d in places]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "settings": engine.settings.to_dict(), "particles": len(opened.particles), "versions": versions(),
-        "device": {"kind": device.type, "name": name, "threads": engine.compute.threads},
+        "device": {"kind": engine.device.type, "name": ", ".join(names), "count": len(places),
+                   "threads": engine.compute.threads},
         "resolution_a": _finite(last.resolution_a), "class_sizes": last.class_sizes,
         "class_resolution_a": _finite(last.class_resolution_a), "at_rest": state.at_rest, "iterations": iterations,
         "seconds": round(time.time() - began, 1), "warnings": warnings, "peak_memory_bytes": peak,
-        "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0}
+        "peak_device_memory_bytes": max(torch.cuda.max_memory_allocated(d) if d.type == "cuda" else 0 for d in places)}
 
 
 def _finite(value: object) -> object:

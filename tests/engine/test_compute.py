@@ -2,13 +2,21 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from synthetic import Phantom, engine_over, particle_set
 
-from swiftres_plugin.engine.compute import Compute, _control_groups, _free_in_group, free_host_bytes, open_compute
+from swiftres_plugin.engine.compute import (
+    BATCHES_PER_DEVICE,
+    Compute,
+    _control_groups,
+    _free_in_group,
+    free_host_bytes,
+    open_compute,
+)
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import SilentReporter
@@ -16,6 +24,7 @@ from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 
 CPU = torch.device("cpu")
+TWO = Compute(torch.device("meta"), 2, 1 << 40, others=(torch.device("meta", 1),))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -122,6 +131,81 @@ def test_a_missing_gpu_is_named(name):
 def test_an_unknown_device_is_named(name):
     with pytest.raises(InputError, match="device"):
         open_compute(name)
+
+
+@pytest.mark.parametrize("name, expected", [("cuda", ["cuda"]), ("cuda:1", ["cuda:1"]), ("cuda:2,0", ["cuda:2", "cuda:0"])])
+def test_several_gpus_are_named_by_their_numbers(monkeypatch, name, expected):
+    """The least of their free memory is what batches are planned for."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((4 - (device.index or 0)) << 30, 8 << 30))
+    found = open_compute(name)
+    assert [str(device) for device in found.devices] == expected
+    assert found.memory_bytes == int(0.8 * ({"cuda": 4, "cuda:1": 3, "cuda:2,0": 2}[name] << 30))
+
+
+@pytest.mark.parametrize("name, says", [
+    ("cuda:0,3", "3 usable GPUs"), ("cuda:0,0", "named twice"), ("cuda:", "unknown"), ("cuda:0;1", "unknown"),
+    ("cuda:-1", "unknown"), ("cpu:0,1", "unknown")])
+def test_gpus_that_cannot_be_are_refused(monkeypatch, name, says):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(InputError, match=says):
+        open_compute(name)
+
+
+def test_a_faster_device_does_more():
+    """The slow one holds its first part until the other has done all the rest."""
+    parts = list(range(9))
+    rest_done = threading.Event()
+
+    def preparing(place: Compute):
+        def work(part: int) -> tuple[int, str]:
+            if place.device.index == 1:
+                assert rest_done.wait(30)
+            return part, str(place.device)
+        return work
+
+    seen: list[int] = []
+
+    def done(part: int) -> None:
+        seen.append(part)
+        if len(seen) == len(parts) - 1:
+            rest_done.set()
+
+    found = TWO.spread(preparing, parts, done)
+    assert [part for part, _ in found] == parts and sorted(seen) == parts
+    assert [device for _, device in found].count("meta:1") <= 1
+
+
+def test_every_device_prepares_once_and_gathers_its_own():
+    rows = np.arange(1000)
+    sums = TWO.gathered(lambda place, parts: (place.device, sum(int(part.sum()) for part in parts)), rows, 1e6, 0)
+    assert [device for device, _ in sums] == list(TWO.devices)
+    assert sum(total for _, total in sums) == rows.sum()
+    places = []
+    TWO.spread(lambda place: places.append(place.device) or (lambda part: None), rows)
+    assert sorted(map(str, places)) == ["meta", "meta:1"]
+
+
+def test_an_error_on_one_device_ends_the_others():
+    """The first part's fault leaves nothing in the queue."""
+    worked = []
+
+    def preparing(place: Compute):
+        def work(part: int) -> None:
+            worked.append(part)
+            if part == 0:
+                raise InputError("part 0")
+            time.sleep(0.01)
+        return work
+
+    with pytest.raises(InputError, match="part 0"):
+        TWO.spread(preparing, range(500))
+    assert len(worked) < 100
+
+
+def test_several_devices_get_several_batches_each():
+    assert len(TWO.batches(np.arange(1000), 1.0)) == 2 * BATCHES_PER_DEVICE
+    assert len(TWO.batches(np.arange(3), 1.0)) == 3
 
 
 def test_one_and_three_workers_give_the_same_poses_and_maps(tmp_path):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from other_device import CPU, OTHER, DeviceMix, other_device
+from other_device import CPU, OTHER, THIRD, DeviceMix, other_device, other_devices
 from synthetic import Phantom, engine_over, particle_set
 
+from swiftres_plugin.engine import compute
 from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.state import RefinementState
@@ -25,10 +26,10 @@ from swiftres_plugin.engine.stages.preprocess import load_spectra
 EASY = {"initial_resolution": 24.0, "max_shift": 14.0, "diameter": 100.0, "iterations": 1}
 
 
-def engine_on(device: torch.device, folder: Path, **settings: object) -> Engine:
-    """60 particles of two optics groups, read by the engine itself."""
-    source = particle_set(60, noise=0.3, groups=2)
-    plain = replace(engine_over(None, 1, **settings), compute=Compute(device, 1, 1 << 30))
+def engine_on(device: torch.device, folder: Path, *others: torch.device, count: int = 60, **settings: object) -> Engine:
+    """Particles of two optics groups, read by the engine itself."""
+    source = particle_set(count, noise=0.3, groups=2)
+    plain = replace(engine_over(None, 1, **settings), compute=Compute(device, 1, 1 << 30, others=others))
     spectra = load_spectra(source, plain.settings.preprocess, plain.compute, plain.reporter, folder / "cache")
     return replace(plain, spectra=spectra)
 
@@ -49,6 +50,25 @@ def test_a_refinement_stays_on_its_device(tmp_path, settings):
     np.testing.assert_allclose(found.assignment.shift_a, expected.assignment.shift_a, atol=1e-3)
     scale = np.abs(expected_class.combined).max()
     np.testing.assert_allclose(found_class.combined, expected_class.combined, atol=1e-4 * scale)
+
+
+def test_a_refinement_on_two_devices_ends_as_on_one(tmp_path, monkeypatch):
+    """Batches are others and sums are added in another order, so to rounding; and both devices do every kind of work."""
+    monkeypatch.setattr(compute, "BATCHES_PER_DEVICE", 2)  # every operation is slow here, however few its particles
+    settings = {**EASY, "recipe": "torch", "count": 32, "candidates": 8, "basins": 2, "steps": 4}
+    expected = refined(engine_on(CPU, tmp_path, **settings))
+    with other_devices() as operations:
+        found = refined(engine_on(OTHER, tmp_path, THIRD, **settings))
+    for device in (OTHER, THIRD):
+        assert operations[device] >= {"aten._fft_r2c.default", "aten.topk.default", "aten.grid_sampler_3d.default",
+                                      "aten._linalg_solve_ex.default", "aten.index_add_.default"}
+    (found_class,), (expected_class,) = found.classes, expected.classes
+    assert found_class.references[0].device == OTHER
+    np.testing.assert_allclose(found.assignment.image_to_volume, expected.assignment.image_to_volume, atol=2e-3)
+    np.testing.assert_allclose(found.assignment.shift_a, expected.assignment.shift_a, atol=0.02)
+    np.testing.assert_allclose(found.noise, expected.noise, rtol=1e-3)
+    scale = np.abs(expected_class.combined).max()
+    np.testing.assert_allclose(found_class.combined, expected_class.combined, atol=2e-3 * scale)
 
 
 def test_a_resumed_refinement_stays_on_its_device(tmp_path):
@@ -73,7 +93,8 @@ def test_a_reconstruction_stays_on_its_device(tmp_path):
     lambda here, there: here[there > 0],
     lambda here, there: there.index_add_(0, torch.arange(3), there),
     lambda here, there: here * there.sum(),
-    lambda here, there: torch.where(there > 0, here, 0.0)])
+    lambda here, there: torch.where(there > 0, here, 0.0),
+    lambda here, there: there + here.to(THIRD)])
 def test_what_a_gpu_refuses_is_found(mixed):
     with other_device(), pytest.raises(DeviceMix, match="mixes devices"):
         mixed(torch.arange(3.0), torch.arange(3.0, device=OTHER))
@@ -84,6 +105,8 @@ def test_what_a_gpu_refuses_is_found(mixed):
     lambda here, there: there[here.long()],
     lambda here, there: here + there.cpu(),
     lambda here, there: here.to(there.device) + there,
+    lambda here, there: there.to(THIRD) + here.to(THIRD),
+    lambda here, there: there.add_(here.to(THIRD).to(there.device)),
     lambda here, there: there * there.new_tensor([1.0, 2.0, 3.0])])
 def test_what_a_gpu_allows_passes(fine):
     with other_device():

@@ -137,6 +137,13 @@ def test_options_of_the_command_line_reproduce_the_choice(protocol):
     assert dataclasses.asdict(parsed.schedule)["initial_resolution"] == 35.5
 
 
+@pytest.mark.parametrize("listed, device", [("0", "cuda:0"), ("0 1", "cuda:0,1"), ("1,3", "cuda:1,3"), ("0-2", "cuda:0,1,2")])
+def test_every_gpu_of_the_form_is_used(protocol, monkeypatch, listed, device):
+    monkeypatch.setattr(Plugin, "hasGpu", classmethod(lambda cls: True))
+    protocol.gpuList.set(listed)
+    assert protocol._device() == device
+
+
 def test_citations_can_be_read(domain):
     import swiftres_plugin.bibtex as bibtex
 

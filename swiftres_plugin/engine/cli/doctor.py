@@ -39,7 +39,7 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="where the self-test runs: 'auto', 'cpu', 'cuda' or 'cuda:0' "
+    parser.add_argument("--device", default="auto", help="where the self-test runs: 'auto', 'cpu', 'cuda' or 'cuda:0,1' "
                         "(default: auto)")
     parser.add_argument("--no-self-test", action="store_true", help="only look, do not run the self-test")
 
@@ -132,6 +132,7 @@ def self_test(device: str) -> Finding:
         result = run_self_test(compute)
     except Exception as error:  # whatever it is, it is the finding
         return Finding(FAILED, "self-test", f"{type(error).__name__}: {error}")
-    text = (f"on {compute.device}: poses within {result.angle_deg:.1f} degrees and {result.shift_a:.1f} A, map right to "
+    devices = ", ".join(str(device) for device in compute.devices)
+    text = (f"on {devices}: poses within {result.angle_deg:.1f} degrees and {result.shift_a:.1f} A, map right to "
             f"{result.resolution_a:.1f} A, in {result.seconds:.1f} s")
     return Finding(OK if result.passed else FAILED, "self-test", text)

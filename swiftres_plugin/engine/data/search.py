@@ -62,12 +62,18 @@ class Gallery:
     vectors: torch.Tensor
     angular_step_rad: float
 
+    def to(self, device: torch.device) -> Gallery:
+        return Gallery(self.image_to_volume.to(device), self.vectors.to(device), self.angular_step_rad)
+
 
 class VectorIndex(Protocol):
     """Something that finds the references with the largest inner product."""
 
     def search(self, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and reference numbers of the `count` best, descending, for queries (Q, D): both (Q, count)."""
+
+    def over(self, vectors: torch.Tensor) -> VectorIndex:
+        """The same index where `vectors`, a copy of those it was built from, lie."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,6 +86,13 @@ class Candidates:
     image_to_volume: torch.Tensor
     shift_a: torch.Tensor
     score: torch.Tensor
+
+    def to(self, device: torch.device) -> Candidates:
+        return Candidates(self.image_to_volume.to(device), self.shift_a.to(device), self.score.to(device))
+
+    def take(self, rows: np.ndarray) -> Candidates:
+        """Those of the particles at `rows`."""
+        return Candidates(self.image_to_volume[rows], self.shift_a[rows], self.score[rows])
 
     def best(self, count: int) -> Candidates:
         """The `count` candidates of highest score, sorted."""

@@ -25,6 +25,9 @@ class Basis:
     components: torch.Tensor
     explained: float
 
+    def to(self, device: torch.device) -> Basis:
+        return Basis(self.band.to(device), self.weight.to(device), self.components.to(device), self.explained)
+
     def of_references(self, slices: torch.Tensor) -> torch.Tensor:
         """(B, D + S) vectors of references (B, L) complex."""
         power = shell_sums_of(slices.real ** 2 + slices.imag ** 2, self.band) / shell_sizes(self.band, slices.device)

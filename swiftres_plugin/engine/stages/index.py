@@ -27,10 +27,13 @@ class TorchIndex:
         found = [(block @ self.vectors.T).topk(min(count, len(self.vectors)), dim=1) for block in queries.split(rows)]
         return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
+    def over(self, vectors: torch.Tensor) -> TorchIndex:
+        return TorchIndex(vectors)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FaissIndex:
-    """Any FAISS index with the inner product as its metric."""
+    """Any FAISS index with the inner product as its metric. It lies on the host, and several threads may ask it at once."""
 
     index: Any
 
@@ -39,6 +42,9 @@ class FaissIndex:
         scores[ids < 0] = -np.inf  # an inverted file found fewer than asked for in the cells it visited
         device = queries.device
         return torch.from_numpy(scores).to(device), torch.from_numpy(ids.clip(min=0)).to(device)
+
+    def over(self, vectors: torch.Tensor) -> FaissIndex:
+        return self
 
 
 def faiss_problem() -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +29,30 @@ def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: 
     band = image_band(particles.box_px, particles.pixel_size_a)
     store = _storage((len(particles), len(band), 2), cache, compute)
     window = circular_window(particles.box_px, _mask_radius_px(particles.optics, particles.ctf.defocus_u_a, settings))
-    window, here = window.to(compute.device), band.to(compute.device)
     reporter.stage("reading particles", len(particles))
 
-    def load(rows: np.ndarray) -> None:
-        images = torch.from_numpy(source.read(rows)).to(compute.device)
-        spectra = images_to_spectra(prepared(images, window, settings.invert_contrast), here)
-        values = torch.view_as_real(spectra).to(torch.float16)
-        if not bool(values.isfinite().all()):
-            raise InputError("a particle image is many thousand times stronger in its middle than at its border",
-                             where=f"images {rows[0] + 1} to {rows[-1] + 1}",
-                             remedy="Use particles that are not masked, and whose outlying pixels are removed.")
-        store[rows[0]:rows[-1] + 1] = values
+    def loading(place: Compute) -> Callable[[np.ndarray], None]:
+        window_here, band_here = window.to(place.device), band.to(place.device)
+
+        def load(rows: np.ndarray) -> None:
+            images = torch.from_numpy(source.read(rows)).to(place.device)
+            spectra = images_to_spectra(prepared(images, window_here, settings.invert_contrast), band_here)
+            store[rows[0]:rows[-1] + 1] = checked(torch.view_as_real(spectra).to(torch.float16), rows)
+
+        return load
 
     parts = compute.batches(np.arange(len(particles)), particles.box_px ** 2 * IMAGE_BYTES)
-    compute.map(load, parts, done=lambda rows: reporter.advance(len(rows)))
+    compute.spread(loading, parts, done=lambda rows: reporter.advance(len(rows)))
     return Spectra(store, band, particles)
+
+
+def checked(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """The half-precision values of the images `rows`. Raises `InputError` where a number was too large for them."""
+    if not bool(values.isfinite().all()):
+        raise InputError("a particle image is many thousand times stronger in its middle than at its border",
+                         where=f"images {rows[0] + 1} to {rows[-1] + 1}",
+                         remedy="Use particles that are not masked, and whose outlying pixels are removed.")
+    return values
 
 
 def _storage(shape: tuple[int, ...], cache: Path, compute: Compute) -> torch.Tensor:
