@@ -29,6 +29,10 @@ def choice(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"choice": Choice(help=help, **limits)})
 
 
+def symmetry_choice() -> Any:
+    return choice("C1", "Point group in RELION's axes: C1, C2, ..., D2, ..., T, O, I (= I2), I1, I2, I3, I4.")
+
+
 @dataclass(frozen=True)
 class ScheduleSettings:
     """How the refinement proceeds from one iteration to the next."""
@@ -43,8 +47,7 @@ class ScheduleSettings:
     maximum_resolution: float = choice(
         0.0, "Finest resolution to use for alignment; 0 goes to the Nyquist limit where the data support it.",
         unit="A", minimum=0.0, advanced=True)
-    symmetry: str = choice(
-        "C1", "Point group in RELION's axes: C1, C2, ..., D2, ..., T, O, I (= I2), I1, I2, I3, I4.")
+    symmetry: str = symmetry_choice()
     alignment: str = choice(
         "global", "'global' searches all orientations and ignores input poses; 'local' starts from the poses of the "
         "input particles and refines around them.", options=("global", "local"), advanced=True)
@@ -156,26 +159,135 @@ class RefineSettings:
         return from_flat(flat)
 
 
-def leaves() -> Iterator[tuple[str, dataclasses.Field]]:
-    """Every setting as (branch name, field); field names are unique over the branches."""
-    for branch in dataclasses.fields(RefineSettings):
+@dataclass(frozen=True)
+class TargetSettings:
+    """What particles are aligned to, and how."""
+
+    resolution: float = choice(
+        10.0, "Finest resolution to compare particles and reference at: that of the reference, as its FSC tells, or a little "
+        "coarser. Detail that the reference does not truly hold pulls particles towards its noise. Lower values cost time.",
+        unit="A", minimum=2.0)
+    symmetry: str = symmetry_choice()
+    alignment: str = choice(
+        "global", "'global' searches all orientations and ignores input poses; 'local' starts from the poses of the "
+        "input particles and refines around them: much faster, and right when they are within some degrees.",
+        options=("global", "local"))
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """All settings of `swiftres align`."""
+
+    target: TargetSettings = TargetSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    search: SearchSettings = SearchSettings()
+    polish: PolishSettings = PolishSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The images to simulate."""
+
+    count: int = choice(1000, "Particles to make.", minimum=1)
+    box: int = choice(
+        128, "Box of the images, when the particle is an atomic model; a map brings its own. Half as wide again as the "
+        "particle leaves room for shifts and for the spread by defocus.", unit="px", minimum=16, maximum=2048)
+    pixel_size: float = choice(
+        3.0, "Pixel size of the images, when the particle is an atomic model. No detail finer than twice this can be found.",
+        unit="A", minimum=0.1)
+    snr: float = choice(
+        -10.0, "Signal to noise ratio in decibels: variances, on the area of the projection. -10 is noise of ten times the "
+        "signal, about a good data set of a large particle; -20 is hard, 0 is easy.", unit="dB")
+    symmetry: str = choice(
+        "C1", "Point group that the model or map has, about RELION's axes. It is checked and noted in the truth; it does not "
+        "make anything symmetric.")
+    shift_sigma: float = choice(
+        3.0, "Spread of the particles' centres, each axis, cut at three times this.", unit="px", minimum=0.0)
+    junk: float = choice(
+        0.0, "Part of the images that is pure noise, class 2 of the truth: to see what a program does with particles that "
+        "are none.", minimum=0.0, maximum=0.99, advanced=True)
+    resolution_of_initial: float = choice(
+        50.0, "Low-pass limit of the starting map that is written beside the images.", unit="A", minimum=1.0, advanced=True)
+    float16: bool = choice(
+        False, "Store images in half precision (MRC mode 12): half the space, which not every program reads.", advanced=True)
+    seed: int = choice(1, "Seed of everything random: poses, defoci, noise.", minimum=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class MicroscopeSettings:
+    """The microscope that the images seem to come from, and its noise."""
+
+    noise: str = choice(
+        "white", "White: equal at all frequencies. Coloured: half of the variance falls as 1/f, as in real images.",
+        options=("white", "coloured"), advanced=True)
+    defocus_min: float = choice(5000.0, "Least underfocus; defoci are drawn evenly from here ...", unit="A", minimum=0.0)
+    defocus_max: float = choice(25000.0, "... to here. High values spread the particle over the box.", unit="A", minimum=0.0)
+    astigmatism: float = choice(
+        300.0, "Spread of the difference between the two defoci.", unit="A", minimum=0.0, advanced=True)
+    voltage: float = choice(300.0, "Acceleration voltage.", unit="kV", minimum=1.0, advanced=True)
+    cs: float = choice(2.7, "Spherical aberration.", unit="mm", minimum=0.0, advanced=True)
+    amplitude_contrast: float = choice(0.1, "Amplitude contrast.", minimum=0.0, maximum=1.0, advanced=True)
+
+
+@dataclass(frozen=True)
+class SimulateSettings:
+    """All settings of `swiftres simulate`."""
+
+    images: ImageSettings = ImageSettings()
+    microscope: MicroscopeSettings = MicroscopeSettings()
+
+
+@dataclass(frozen=True)
+class DifferenceSettings:
+    """When two poses of a particle are taken as the same."""
+
+    symmetry: str = symmetry_choice()
+    max_angle: float = choice(
+        5.0, "Largest angle between the two orientations of a particle for it to count as agreed; the angle is the smallest "
+        "over the symmetry. Take about twice the median difference of particles that are well aligned.",
+        unit="degrees", minimum=0.0, maximum=180.0)
+    max_move: float = choice(
+        5.0, "Largest distance between the two positions of a particle for it to count as agreed.", unit="A", minimum=0.0)
+    align: bool = choice(
+        True, "First remove the rotation and the move between the two map frames that the symmetry leaves free. Switch off "
+        "when both sets were aligned to the same map, so that a common error shows.", advanced=True)
+    match_by: str = choice(
+        "image", "How a particle of one set is found in the other. 'image': the same image of the same stack. 'id': the same "
+        "number, for particles of which one set was binned, filtered or extracted anew.", options=("image", "id"),
+        advanced=True)
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """All settings of `swiftres compare`."""
+
+    difference: DifferenceSettings = DifferenceSettings()
+
+
+# The settings of `swiftres reconstruct`, out of those of a refinement.
+RECONSTRUCT = ("symmetry", "diameter", "invert_contrast", "auto_mask", "device", "threads", "memory", "scratch", "seed")
+
+
+def leaves(tree: type = RefineSettings) -> Iterator[tuple[str, dataclasses.Field]]:
+    """Every setting of `tree` as (branch name, field); field names are unique over the branches."""
+    for branch in dataclasses.fields(tree):
         defaults: Any = branch.default
         for leaf in dataclasses.fields(defaults):
             yield branch.name, leaf
 
 
-def from_flat(values: dict[str, Any]) -> RefineSettings:
-    """Settings from {leaf name: value}; raises `ValueError` naming the setting that is out of its limits."""
+def from_flat(values: dict[str, Any], tree: type = RefineSettings) -> Any:
+    """A `tree` of settings from {leaf name: value}; raises `ValueError` naming the setting that is out of its limits."""
     branches: dict[str, dict[str, Any]] = {}
-    for branch, leaf in leaves():
+    for branch, leaf in leaves(tree):
         if leaf.name in values:
             branches.setdefault(branch, {})[leaf.name] = checked(leaf, values[leaf.name])
-    unknown = set(values) - {leaf.name for _, leaf in leaves()}
+    unknown = set(values) - {leaf.name for _, leaf in leaves(tree)}
     if unknown:
         raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(RefineSettings)}
-    return RefineSettings(**{name: dataclasses.replace(default, **branches.get(name, {}))
-                             for name, default in defaults.items()})
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(tree)}
+    return tree(**{name: dataclasses.replace(default, **branches.get(name, {})) for name, default in defaults.items()})
 
 
 def checked(leaf: dataclasses.Field, value: Any) -> Any:

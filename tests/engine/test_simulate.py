@@ -189,7 +189,8 @@ def test_commands(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options, says", [
-    (["--count", "0"], "count"), (["--junk", "1.5"], "junk"), (["--defocus-range", "9000", "100"], "defocus range"),
+    (["--count", "0"], "count"), (["--junk", "1.5"], "junk"),
+    (["--defocus-min", "9000", "--defocus-max", "100"], "defocus range"),
     (["--symmetry", "Q"], "unknown symmetry"), (["--map", "gone.mrc"], "not allowed with|cannot be opened"),
 ])
 def test_wrong_options_are_one_line(tmp_path, capsys, options, says):

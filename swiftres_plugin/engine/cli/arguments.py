@@ -10,29 +10,30 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import Choice, RefineSettings, checked, from_flat, leaves
 
 
-def add_settings(parser: argparse.ArgumentParser, choices: Collection[str] | None = None, given_only: bool = False) -> None:
-    """Give `parser` an option for each setting named in `choices` (all by default), grouped by branch.
+def add_settings(parser: argparse.ArgumentParser, choices: Collection[str] | None = None, given_only: bool = False,
+                 tree: type = RefineSettings) -> None:
+    """Give `parser` an option for each setting of `tree` named in `choices` (all by default), grouped by branch.
 
     With `given_only` the namespace holds just the options that were given (those left out still mean their default).
     `max_shift` becomes `--max-shift`; a switch becomes `--auto-mask` and `--no-auto-mask`. Raises `ValueError` when
     `choices` has a name that no setting has.
     """
-    known = {leaf.name for _, leaf in leaves()}
+    known = {leaf.name for _, leaf in leaves(tree)}
     if choices is not None and not set(choices) <= known:
         raise ValueError(f"no such settings: {', '.join(sorted(set(choices) - known))}")
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for branch, leaf in leaves():
+    for branch, leaf in leaves(tree):
         if choices is None or leaf.name in choices:
             if branch not in groups:
                 groups[branch] = parser.add_argument_group(branch)
             _add_option(groups[branch], leaf, argparse.SUPPRESS if given_only else leaf.default)
 
 
-def settings_from(args: argparse.Namespace) -> RefineSettings:
-    """The settings that the options say; those not offered by the command keep their default."""
-    values = {leaf.name: getattr(args, leaf.name) for _, leaf in leaves() if hasattr(args, leaf.name)}
+def settings_from(args: argparse.Namespace, tree: type = RefineSettings) -> Any:
+    """The settings of `tree` that the options say; those not offered by the command keep their default."""
+    values = {leaf.name: getattr(args, leaf.name) for _, leaf in leaves(tree) if hasattr(args, leaf.name)}
     try:
-        return from_flat(values)
+        return from_flat(values, tree)
     except ValueError as error:
         raise InputError(f"settings: {error}") from error
 

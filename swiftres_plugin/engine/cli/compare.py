@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
 from swiftres_plugin.errors import InputError
+from swiftres_plugin.settings import CompareSettings, DifferenceSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,42 +16,48 @@ if TYPE_CHECKING:
 
 NAME = "compare"
 HELP = "angular and shift differences between two STAR files of the same particles"
+IMAGE_ID = "rlnImageId"
 PERCENTILES = (75, 90, 95, 100)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("found", metavar="FOUND", help="STAR file with the poses to judge")
     parser.add_argument("true", metavar="TRUE", help="STAR file with the poses to compare with")
-    parser.add_argument("--no-align", action="store_true", help="compare as they are, without first removing the "
-                        "rotation and the move between the two map frames that the symmetry leaves free")
     parser.add_argument("--output", metavar="CSV", help="write the differences of each particle to this file")
-    add_settings(parser, ("symmetry",))
+    parser.add_argument("--agreed", metavar="STAR", help="write the particles of FOUND whose poses agree to this file")
+    add_settings(parser, tree=CompareSettings)
 
 
 def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from swiftres_plugin.engine.maths import symmetry
-    operators = symmetry.symmetry_operators(settings_from(args).schedule.symmetry)
-    found, true = read_matched(args.found, args.true)
+    chosen: DifferenceSettings = settings_from(args, CompareSettings).difference
+    operators = symmetry.symmetry_operators(chosen.symmetry)
+    found, true = read_matched(args.found, args.true, chosen.match_by)
     poses, truth = poses_of(found, args.found), poses_of(true, args.true)
-    if not args.no_align:
+    if chosen.align:
         truth, rotation, move = symmetry.in_frame_of(poses, truth, operators)
         _, turn = symmetry.closest_mates(rotation[None], np.eye(3)[None], operators)
         print(f"frames: turned by {np.degrees(turn[0]):.2f} degrees, moved by "
               f"({', '.join(f'{x:.2f}' for x in move)}) A (removed)")
     angles, shifts = symmetry.angular_errors(poses, truth, operators)
+    agreed = (np.degrees(angles) <= chosen.max_angle) & (shifts <= chosen.max_move)
     if args.output:
-        write_differences(args.output, found, np.degrees(angles), shifts)
+        write_differences(args.output, found, np.degrees(angles), shifts, agreed)
+    if args.agreed:
+        write_agreed(args.agreed, found, agreed)
     print("\n".join(summary(np.degrees(angles), shifts)))
+    print(f"agreed: {agreed.sum()} of {len(agreed)} particles, within {chosen.max_angle:g} degrees and {chosen.max_move:g} A")
     return 0
 
 
-def read_matched(found_path: str, true_path: str) -> tuple[Particles, Particles]:
+def read_matched(found_path: str, true_path: str, match_by: str = "image") -> tuple[Particles, Particles]:
     """The particles that both files have, in the order of the first; says so when some are in one file only."""
     from swiftres_plugin.engine.io.star import read_particles
     found, true = read_particles(found_path), read_particles(true_path)
-    rows, true_rows = match_images(found, true, found_path, true_path)
+    match = match_ids if match_by == "id" else match_images
+    rows, true_rows = match(found, true, found_path, true_path)
     print(f"particles: {len(rows)} compared, {len(found) - len(rows)} only in {found_path}, "
           f"{len(true) - len(rows)} only in {true_path}")
     return found.take(rows), true.take(true_rows)
@@ -72,6 +79,31 @@ def match_images(found: Particles, true: Particles, found_path: str, true_path: 
                      expected=f"images such as {_example(true)} of {true_path}")
 
 
+def match_ids(found: Particles, true: Particles, found_path: str, true_path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the same `rlnImageId` in both sets. Raises `InputError` where a file has none, or has one twice, or where
+    none is in both."""
+    import numpy as np
+    ids, true_ids = _ids(found, found_path), _ids(true, true_path)
+    _, rows, true_rows = np.intersect1d(ids, true_ids, assume_unique=True, return_indices=True)
+    if len(rows) == 0:
+        raise InputError("the two files have no particle number in common", where=found_path,
+                         remedy="Match the particles by their image.")
+    order = np.argsort(rows)
+    return rows[order], true_rows[order]
+
+
+def _ids(particles: Particles, path: str) -> np.ndarray:
+    import numpy as np
+    if IMAGE_ID not in particles.extra:
+        raise InputError("particles without a number cannot be matched by it", where=path, expected=f"a column {IMAGE_ID}",
+                         remedy="Match the particles by their image.")
+    ids = particles.extra[IMAGE_ID]
+    if len(np.unique(ids)) < len(ids):
+        raise InputError("a particle number occurs twice", where=path, found=f"a repeated {IMAGE_ID}",
+                         remedy="Remove the duplicates, or match the particles by their image.")
+    return ids
+
+
 def poses_of(particles: Particles, path: str) -> Poses:
     """The poses. Raises `InputError` when the file has none."""
     if particles.poses is None:
@@ -80,13 +112,25 @@ def poses_of(particles: Particles, path: str) -> Poses:
     return particles.poses
 
 
-def write_differences(path: str, particles: Particles, angles_deg: np.ndarray, shifts_a: np.ndarray) -> None:
-    """One row a particle: image name, angle (degrees), shift (A)."""
+def write_differences(path: str, particles: Particles, angles_deg: np.ndarray, shifts_a: np.ndarray,
+                      agreed: np.ndarray) -> None:
+    """One row a particle: image name, its number if it has one, angle (degrees), shift (A), and 1 where both are small."""
     from swiftres_plugin.engine.io.mrc import image_name
     from swiftres_plugin.engine.io.tables import write_table
     names = [image_name(particles.stack_paths[stack], image)
              for stack, image in zip(particles.stack_index, particles.slice_index)]
-    write_table(path, {"image": names, "angle_deg": angles_deg, "shift_a": shifts_a})
+    numbers = {"id": particles.extra[IMAGE_ID]} if IMAGE_ID in particles.extra else {}
+    write_table(path, {"image": names, **numbers, "angle_deg": angles_deg, "shift_a": shifts_a, "agreed": agreed.astype(int)})
+
+
+def write_agreed(path: str, particles: Particles, agreed: np.ndarray) -> None:
+    """The particles that agree. Raises `InputError` when there is none."""
+    import numpy as np
+
+    from swiftres_plugin.engine.io.star import write_particles
+    if not agreed.any():
+        raise InputError("no particle agrees", remedy="Raise --max-angle or --max-move.")
+    write_particles(Path(path), particles.take(np.flatnonzero(agreed)))
 
 
 def summary(angles_deg: np.ndarray, shifts_a: np.ndarray) -> list[str]:

@@ -5,10 +5,10 @@ import argparse
 from pathlib import Path
 
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.settings import RECONSTRUCT
 
 NAME = "reconstruct"
 HELP = "reconstruct half maps and a map from particles with poses"
-SETTINGS = ("symmetry", "diameter", "invert_contrast", "auto_mask", "device", "threads", "memory", "scratch", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="solvent mask for the FSC, from 0 to 1, in the particles' box")
     files.add_argument("--output", metavar="FOLDER", required=True, help="folder for class1_map.mrc, class1_half1.mrc, "
                        "class1_half2.mrc, class1_mask.mrc and class1_fsc.csv")
-    add_settings(parser, SETTINGS)
+    add_settings(parser, RECONSTRUCT)
 
 
 def run(args: argparse.Namespace) -> int:

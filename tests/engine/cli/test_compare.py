@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles, Poses
-from swiftres_plugin.engine.io.star import write_particles
+from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.maths.geometry import euler_to_matrix, random_rotations
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 
@@ -102,3 +102,38 @@ def test_errors(tmp_path, capsys, true):
         assert text in said and said.count("\n") == 1
     assert main(["compare", found, found, "--symmetry", "K7"]) == 2
     assert "unknown symmetry" in capsys.readouterr().err
+
+
+def numbered(noun, ids):
+    return replace(noun, extra={"rlnImageId": np.array([str(i) for i in ids])})
+
+
+def test_particles_are_matched_by_number(tmp_path, capsys, true):
+    """The second set has other stacks (as after binning) and another order; only the numbers say who is who."""
+    rows = np.random.default_rng(6).permutation(COUNT)[:250]
+    binned = replace(particles(tmp_path, true), stack_paths=(str(tmp_path / "e.mrcs"), str(tmp_path / "f.mrcs")))
+    found = save(tmp_path / "found.star", numbered(particles(tmp_path, true), np.arange(COUNT) + 7))
+    truth = save(tmp_path / "true.star", numbered(binned, np.arange(COUNT) + 7).take(rows))
+    table = tmp_path / "differences.csv"
+    assert main(["compare", found, truth, "--match-by", "id", "--output", str(table)]) == 0
+    said = capsys.readouterr().out
+    assert "250 compared" in said and max(medians(said)) < 1e-3
+    with table.open() as file:
+        assert {int(row["id"]) for row in csv.DictReader(file)} == set(rows + 7)
+    assert main(["compare", save(tmp_path / "bare.star", particles(tmp_path, true)), truth, "--match-by", "id"]) == 2
+    assert "rlnImageId" in capsys.readouterr().err
+
+
+def test_the_particles_that_agree_are_written(tmp_path, capsys, true):
+    """Two thirds turned by two degrees, one third by eight: a limit of five parts them."""
+    far = np.arange(COUNT) % 3 == 0
+    axis = np.tile([0.0, 0.0, 1.0], (COUNT, 1)) * np.radians(np.where(far, 8.0, 2.0))[:, None]
+    moved = Poses(true.image_to_volume @ Rotation.from_rotvec(axis).as_matrix(), true.shift_a)
+    found = save(tmp_path / "found.star", particles(tmp_path, moved))
+    truth = save(tmp_path / "true.star", particles(tmp_path, true))
+    agreed = tmp_path / "agreed.star"
+    assert main(["compare", found, truth, "--no-align", "--max-angle", "5", "--agreed", str(agreed)]) == 0
+    assert f"agreed: {(~far).sum()} of {COUNT}" in capsys.readouterr().out
+    assert (read_particles(agreed).slice_index == (np.arange(COUNT) // 2)[~far]).all()
+    assert main(["compare", found, truth, "--no-align", "--max-angle", "1", "--agreed", str(agreed)]) == 2
+    assert "no particle agrees" in capsys.readouterr().err

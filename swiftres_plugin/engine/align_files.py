@@ -1,0 +1,86 @@
+"""Particles aligned to maps that stay as they are: the alignment of one iteration of a refinement, by itself."""
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swiftres_plugin import layout
+from swiftres_plugin.engine.align import Engine, align_classes
+from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.data.particles import Particles
+from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.io.star import write_particles
+from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.plan import plan_iteration
+from swiftres_plugin.engine.refine import by_row, diameter, start
+from swiftres_plugin.engine.report import Reporter, TeeReporter
+from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_poses, write_json
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.settings import AlignSettings, RefineSettings, ScheduleSettings
+
+
+def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter: Reporter) -> None:
+    """Align the particles of a STAR file and write `particles.star` and `run.json` to the folder `output`.
+
+    Raises `InputError` before any work where a file cannot be used.
+    """
+    began, reporter = time.time(), TeeReporter(reporter)
+    chosen = as_refinement(settings)
+    opened = open_inputs(inputs, chosen, reporter)
+    warn_of_faiss(reporter)
+    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
+    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
+    mask = None if opened.mask is None else opened.mask.voxels
+    try:
+        spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
+        engine = Engine(spectra, compute, symmetry_operators(settings.target.symmetry), chosen, reporter, mask)
+        state = start(engine, opened.references, mask)
+        found = align_everyone(engine, state)
+    finally:
+        cache.unlink(missing_ok=True)
+    write_particles(output / layout.PARTICLES, posed(opened.particles, state, found))
+    write_json(output / layout.RUN, provenance(opened, settings, found, engine, began, reporter.warnings))
+
+
+def as_refinement(settings: AlignSettings) -> RefineSettings:
+    """The settings of a refinement whose first iteration aligns what `settings` ask for."""
+    target = settings.target
+    schedule = ScheduleSettings(initial_resolution=target.resolution, symmetry=target.symmetry, alignment=target.alignment)
+    return RefineSettings(schedule=schedule, preprocess=settings.preprocess, search=settings.search, polish=settings.polish,
+                          compute=settings.compute)
+
+
+def align_everyone(engine: Engine, state: RefinementState) -> Assignment:
+    """Poses of all particles against the references of `state`, each half set with its own noise."""
+    diameter_a = diameter(engine, state)
+    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
+    parts = []
+    for h in (0, 1):
+        references = [one.references[h] for one in state.classes]
+        parts.append(align_classes(engine, references, state.noise[h], np.flatnonzero(state.half == h), plan,
+                                   state.assignment, diameter_a, f"half {h + 1}"))
+    return by_row(state.half, parts)
+
+
+def posed(particles: Particles, state: RefinementState, found: Assignment) -> Particles:
+    """The particles with their new poses and scores; half sets only where the input had them, as both see one map."""
+    return replace(with_poses(particles, replace(state, assignment=found)), half=particles.half)
+
+
+def provenance(opened: Opened, settings: AlignSettings, found: Assignment, engine: Engine, began: float,
+               warnings: list[str]) -> dict:
+    """What stands in run.json."""
+    device = engine.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "settings": asdict(settings), "particles": len(opened.particles), "versions": versions(),
+        "device": {"kind": device.type, "name": name, "threads": engine.compute.threads},
+        "class_sizes": np.bincount(found.class_id, minlength=len(opened.references)).tolist(),
+        "mean_max_probability": float(found.max_probability.mean()), "seconds": round(time.time() - began, 1),
+        "warnings": warnings}
