@@ -23,7 +23,8 @@ from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import read_particles
-from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, symmetry_operators
+from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of
 from swiftres_plugin.engine.refine import by_row, draw_halves
 from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages.postprocess import (
@@ -64,7 +65,7 @@ def open_truth(folder: Path, symmetry: str, device: str) -> Truth:
     settings = RefineSettings(schedule=ScheduleSettings(symmetry=symmetry))
     compute = open_compute(device)
     spectra = load_spectra(MrcSource(particles), settings.preprocess, compute, SilentReporter(), folder / "oracle-cache")
-    engine = Engine(spectra, compute, symmetry_operators(symmetry), settings, SilentReporter())
+    engine = Engine(spectra, compute, open_symmetry(symmetry), settings, SilentReporter())
     voxels = torch.from_numpy(read_map(folder / "true_map.mrc").voxels.copy())
     return Truth(engine, particles, voxels, read_map(folder / "mask.mrc").voxels, draw_halves(particles, 1))
 

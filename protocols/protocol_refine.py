@@ -186,9 +186,9 @@ class ProtSwiftres(ProtRefine3D):
     def _validate(self):
         errors = []
         particles = self.inputParticles.get()
-        if not SYMMETRY.fullmatch(self.symmetry.get() or ""):
+        if not SYMMETRY.fullmatch(self.symmetry.get() or "") and not os.path.isfile(self.symmetry.get() or ""):
             errors.append(f"Unknown symmetry '{self.symmetry.get()}'. "
-                          "Give C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
+                          "Give C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4, or a file of matrices.")
         if particles is not None:
             errors += self._validateParticles(particles)
         try:
@@ -316,7 +316,8 @@ class ProtSwiftres(ProtRefine3D):
     def _chosen(self) -> dict[str, Any]:
         """{setting name: value} of the form."""
         values = settings_form.chosen(self)
-        return {**values, "symmetry": values["symmetry"].upper()}
+        named = SYMMETRY.fullmatch(values["symmetry"])
+        return {**values, "symmetry": values["symmetry"].upper() if named else os.path.abspath(values["symmetry"])}
 
     def _computeOptions(self) -> list[str]:
         return ["--device", self._device(), "--threads", str(self.numberOfThreads.get())]

@@ -17,6 +17,7 @@ from io import StringIO
 import mrcfile
 import numpy as np
 from emtable import Table
+from pwem import constants
 from pwem.emlib.image import ImageHandler
 from pwem.objects import FSC, Acquisition, Particle, SetOfParticles, Transform, Volume
 from pyworkflow.object import Float, Integer
@@ -29,7 +30,41 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 SUBSET = "rlnRandomSubset"
 CLASS = "rlnClassNumber"
+CYCLIC_AND_DIHEDRAL = {"C": constants.SYM_CYCLIC, "D": constants.SYM_DIHEDRAL_X}
+SYMMETRIES = {"T": constants.SYM_TETRAHEDRAL_Z3, "O": constants.SYM_OCTAHEDRAL, "I1": constants.SYM_I222,
+              "I2": constants.SYM_I222r, "I": constants.SYM_I222r, "I3": constants.SYM_In25, "I4": constants.SYM_In25r}
 SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer}
+
+
+# ---------------------------------------------------------------- symmetry
+
+def scipion_symmetry(group: str) -> tuple[int, int]:
+    """Scipion's constant and order of a point group named as RELION does: ("D7" -> SYM_DIHEDRAL_X, 7); order 1 elsewhere.
+
+    Raises `ValueError` for a name that is none.
+    """
+    name = group.strip().upper()
+    if name in SYMMETRIES:
+        return SYMMETRIES[name], 1
+    kind, order = name[:1], name[1:]
+    if kind not in CYCLIC_AND_DIHEDRAL or not order.isdigit() or int(order) < 1:
+        raise ValueError(f"'{group}' is no point group: C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
+    return CYCLIC_AND_DIHEDRAL[kind], int(order)
+
+
+def relion_symmetry(constant: int, order: int = 1) -> str:
+    """RELION's name of a group that Scipion names by a constant and an order: the inverse of `scipion_symmetry`.
+
+    Raises `ValueError` for groups whose axes stand elsewhere than RELION has them (such as cryoSPARC's Dn and T).
+    """
+    for kind, known in CYCLIC_AND_DIHEDRAL.items():
+        if constant == known:
+            return f"{kind}{order}"
+    for name, known in SYMMETRIES.items():
+        if constant == known:
+            return name
+    raise ValueError(f"{constants.SCIPION_SYM_NAME.get(constant, constant)} has other axes than any group of RELION. "
+                     "Turn the map, or write the group's matrices to a file.")
 
 
 # ---------------------------------------------------------------- poses

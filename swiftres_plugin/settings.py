@@ -30,7 +30,8 @@ def choice(default: Any, help: str, **limits: Any) -> Any:
 
 
 def symmetry_choice() -> Any:
-    return choice("C1", "Point group in RELION's axes: C1, C2, ..., D2, ..., T, O, I (= I2), I1, I2, I3, I4.")
+    return choice("C1", "Point group in RELION's axes (C1, C2, ..., D2, ..., T, O, I (= I2), I1, I2, I3, I4), or a text file "
+                  "with the matrices of any group, three rows of three numbers each.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class ScheduleSettings:
         0.0, "Finest resolution to use for alignment; 0 goes to the Nyquist limit where the data support it.",
         unit="A", minimum=0.0, advanced=True)
     symmetry: str = symmetry_choice()
+    align_symmetry_axes: bool = choice(
+        False, "Turn and move the starting map so that its own symmetry axes stand where the point group has them. Without "
+        "it a map that stands otherwise is only warned of.", advanced=True)
     alignment: str = choice(
         "global", "'global' searches all orientations and ignores input poses; 'local' starts from the poses of the "
         "input particles and refines around them.", options=("global", "local"), advanced=True)

@@ -16,7 +16,7 @@ from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.io.star import write_particles
-from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import by_row, diameter, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
@@ -39,7 +39,7 @@ def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter:
     mask = None if opened.mask is None else opened.mask.voxels
     try:
         spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
-        engine = Engine(spectra, compute, symmetry_operators(settings.target.symmetry), chosen, reporter, mask)
+        engine = Engine(spectra, compute, open_symmetry(settings.target.symmetry), chosen, reporter, mask)
         state = start(engine, opened.references, mask)
         found = align_everyone(engine, state)
     finally:

@@ -14,8 +14,8 @@ from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map, write_map
 from swiftres_plugin.engine.io.star import read_particles
+from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_fsc
-from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages.postprocess import compute_fsc, signal_to_noise, solvent_mask, sphere_mask
@@ -46,7 +46,7 @@ def reconstruct_files(particles: str, mask: str, settings: RefineSettings, outpu
         raise InputError("the output folder already holds a map", where=output / layout.map_name(),
                          remedy="Name another folder.")
     found = open_particles(particles)
-    operators = symmetry_operators(settings.schedule.symmetry)
+    operators = open_symmetry(settings.schedule.symmetry)
     window = read_map(mask) if mask else None
     if window is not None:
         check_mask(window, found.box_px, found.pixel_size_a, mask)

@@ -26,8 +26,9 @@ from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
 from swiftres_plugin.engine.io.star import read_particles, write_particles
+from swiftres_plugin.engine.io.symmetry import absolute, open_symmetry
+from swiftres_plugin.engine.maths.axes import Axes, find_axes, turned
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
-from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.stages.index import faiss_problem
@@ -35,6 +36,9 @@ from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError, StateError
 from swiftres_plugin.settings import RefineSettings
 
+# Correlation of a low-passed starting map with its symmetry mates: below the first it hardly has the symmetry; a gain by
+# turning it above the second is a misplaced axis, and above the third worth the interpolation when turning is asked for.
+LEAST_SYMMETRY, MISPLACED_SYMMETRY, NOTICEABLE_SYMMETRY = 0.7, 0.05, 0.002
 SAME_PIXEL = 1e-3  # relative difference of pixel sizes that is a rounding and not another sampling
 
 
@@ -60,7 +64,7 @@ class Opened:
 
 def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) -> Opened:
     """Read metadata and maps and check everything that can be known before the work starts."""
-    symmetry_operators(settings.schedule.symmetry)
+    operators = open_symmetry(settings.schedule.symmetry)
     particles = read_particles(inputs.particles)
     check_box(particles.box_px, particles.pixel_size_a, inputs.particles)
     check_stacks(particles)
@@ -80,6 +84,8 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
         raise InputError("the initial resolution is finer than the particles",
                          found=f"{settings.schedule.initial_resolution:g} A", expected=f"at least {finest:g} A (Nyquist)")
     on_grid = tuple(fitted(reference, particles, reporter) for reference in references)
+    on_grid = tuple(on_axes(one, path, operators, settings, mask is not None, reporter)
+                    for one, path in zip(on_grid, inputs.references))
     check_different(on_grid, inputs.references, settings.schedule.initial_resolution)
     return Opened(inputs, particles, MrcSource(particles), on_grid, mask)
 
@@ -100,6 +106,39 @@ def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
     return Map(crop_or_pad(voxels, box).numpy(), pixel)
 
 
+def on_axes(reference: Map, path: str, operators: np.ndarray, settings: RefineSettings, masked: bool,
+            reporter: Reporter) -> Map:
+    """The starting map on the axes of the group if that is asked for; else as it is, with a warning where they differ.
+
+    Raises `InputError` where poses or a mask in the frame of the map would no longer fit it.
+    """
+    if len(operators) == 1:
+        return reference
+    wanted, group = settings.schedule.align_symmetry_axes, settings.schedule.symmetry
+    if wanted and (masked or settings.schedule.alignment == "local"):
+        raise InputError("the starting map cannot be turned onto the symmetry axes", where=path,
+                         found="a mask" if masked else "--alignment local", remedy="Both belong to the map as it stands: "
+                         "turn map and mask beforehand, and leave out --align-symmetry-axes.")
+    axes = find_axes(reference, operators, settings.schedule.initial_resolution)
+    if wanted and axes.found > axes.given + NOTICEABLE_SYMMETRY:
+        reporter.message(f"{path} is turned by {math.degrees(axes.angle_rad):.1f} degrees and moved by "
+                         f"{np.linalg.norm(axes.move_a):.1f} A onto the axes of {group} (its correlation with its symmetry "
+                         f"mates rises from {axes.given:.2f} to {axes.found:.2f}).")
+        return turned(reference, axes)
+    if axes.given < LEAST_SYMMETRY or axes.found > axes.given + MISPLACED_SYMMETRY:
+        reporter.warning(f"{path} does not stand in the axes of {group}: its correlation with its symmetry mates is "
+                         f"{axes.given:.2f}. {advice(axes, group)}")
+    return reference
+
+
+def advice(axes: Axes, group: str) -> str:
+    """What to do about a map that does not stand in the axes of the group."""
+    if axes.found < LEAST_SYMMETRY:
+        return f"No turn brings it above {axes.found:.2f}: is {group} its symmetry?"
+    return (f"A turn by {math.degrees(axes.angle_rad):.1f} degrees and a move by {np.linalg.norm(axes.move_a):.1f} A bring "
+            f"it to {axes.found:.2f}; --align-symmetry-axes does that.")
+
+
 def padded_size(box_px: int, ratio: float) -> int:
     """The box from `box_px` on whose size times `ratio` is nearest to an integer, so that resampling keeps the scale."""
     sizes = np.arange(box_px, 2 * box_px + 1)
@@ -111,6 +150,8 @@ def padded_size(box_px: int, ratio: float) -> int:
 def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Reporter) -> None:
     """Refine from the start into the new folder `output`."""
     check_output_folder(output)
+    schedule = replace(settings.schedule, symmetry=absolute(settings.schedule.symmetry))
+    settings = replace(settings, schedule=schedule)
     opened = open_inputs(inputs, settings, reporter)
     output.mkdir(parents=True, exist_ok=True)
     carry_on(opened, settings, output, reporter, None)
@@ -148,7 +189,7 @@ def carry_on(
         spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
         write_asked(opened.inputs, settings, output)
         mask = None if opened.mask is None else opened.mask.voxels
-        engine = Engine(spectra, compute, symmetry_operators(settings.schedule.symmetry), settings, reporter, mask)
+        engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
         if state is None:
             state = start(engine, opened.references, mask)
         else:  # what a kill may have kept from the top of the run

@@ -22,11 +22,11 @@ from .data.maps import Map
 from .data.particles import Ctf, Optics, Particles, Poses
 from .io.mrc import StackWriter, write_map
 from .io.star import write_particles
+from .io.symmetry import open_symmetry
 from .maths.ctf import contrast_transfer
 from .maths.fourier import crop_or_pad, filter_shells, image_band, low_pass_gain, phase_ramp, spectra_to_images
 from .maths.geometry import random_rotations
 from .maths.slices import extract_slices, fourier_volume
-from .maths.symmetry import symmetry_operators
 from .report import Reporter
 
 BATCH = 32
@@ -184,7 +184,7 @@ def check_settings(settings: SimulationSettings) -> None:
 
 def check_symmetry(density: Map, symmetry: str) -> None:
     """Raises `InputError` when the map, seen at low resolution, changes under a rotation of the point group."""
-    operators = symmetry_operators(symmetry)
+    operators = open_symmetry(symmetry)
     smooth = low_passed(density, SYMMETRY_RESOLUTION_PX * density.pixel_size_a).voxels
     centre = np.full(3, density.box_px // 2)
     for operator in operators[1:]:

@@ -244,3 +244,33 @@ def test_fsc_starts_at_one_and_its_resolution_is_interpolated(tmp_path):
     assert (list(x), list(y)) == ([0, .02, .04, .06], [1, .9, .2, .086])
     assert convert.resolution_a(curves, "unmasked") == pytest.approx(1 / 0.05)
     assert convert.resolution_a(curves, "corrected") == pytest.approx(1 / 0.06)  # never below: the last shell
+
+
+# ---------------------------------------------------------------- symmetry
+
+GROUPS = [*(f"C{n}" for n in range(1, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I1", "I2", "I3", "I4"]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_scipion_and_the_engine_mean_the_same_axes(name):
+    """Scipion's own matrices of the constant are the engine's operators of the name, and the name comes back."""
+    from pwem.convert import getSymmetryMatrices
+
+    from swiftres_plugin.engine.maths.geometry import rotation_angle
+    from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+    constant, order = convert.scipion_symmetry(name)
+    theirs = getSymmetryMatrices(constant, n=order)[:, :3, :3]
+    ours = symmetry_operators(name)
+    assert len(theirs) == len(ours)
+    assert rotation_angle(theirs[:, None], ours[None]).min(axis=1).max() < 1e-5
+    assert convert.relion_symmetry(constant, order) == name
+
+
+def test_groups_of_other_axes_have_no_name():
+    from pwem import constants
+    assert convert.scipion_symmetry("i") == convert.scipion_symmetry("I2")
+    for constant in (constants.SYM_DIHEDRAL_Y, constants.SYM_TETRAHEDRAL, constants.SYM_I2n3, constants.SYM_HELICAL):
+        with pytest.raises(ValueError, match="other axes"):
+            convert.relion_symmetry(constant, 2)
+    with pytest.raises(ValueError, match="no point group"):
+        convert.scipion_symmetry("Q4")

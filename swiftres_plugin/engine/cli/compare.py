@@ -31,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import numpy as np
 
+    from swiftres_plugin.engine.io.symmetry import open_symmetry
     from swiftres_plugin.engine.maths import symmetry
     chosen: DifferenceSettings = settings_from(args, CompareSettings).difference
-    operators = symmetry.symmetry_operators(chosen.symmetry)
+    operators = open_symmetry(chosen.symmetry)
     found, true = read_matched(args.found, args.true, chosen.match_by)
     poses, truth = poses_of(found, args.found), poses_of(true, args.true)
     if chosen.align:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from swiftres_plugin.engine.data.particles import Poses
-from swiftres_plugin.engine.maths.geometry import direction_grid, rotation_angle
+from swiftres_plugin.engine.maths.geometry import direction_grid, rotation_angle, rotations_from_directions
 from swiftres_plugin.errors import InputError
 
 GOLDEN = (1 + 5**0.5) / 2
@@ -27,6 +27,8 @@ POLYHEDRAL = {
 
 # Angle (radians) beyond which a pose counts as an outlier when two pose sets are brought into one frame.
 OUTLIER_RAD = 0.1
+# Operators of a file may be rounded to so much (rad, and in their entries); the nearest two of C99 are 0.063 rad apart.
+ROUNDED = 0.01
 
 
 def symmetry_operators(name: str) -> np.ndarray:
@@ -44,6 +46,47 @@ def symmetry_operators(name: str) -> np.ndarray:
     if generators is None:
         raise InputError("unknown symmetry", found=f"'{name}'", expected=KNOWN)
     return _closure(np.stack([_turn(axis, 2 * np.pi / fold) for fold, axis in generators]))
+
+
+def checked_group(matrices: np.ndarray, where: object) -> np.ndarray:
+    """(|G|, 3, 3) the exact group that matrices (K, 3, 3), perhaps rounded, list; the identity first.
+
+    Raises `InputError`, naming the place `where` they come from, unless they are rotations, all different, and closed.
+    """
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    known = np.where(finite[:, None, None], matrices, 0.0)
+    off = np.abs(known @ known.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) + np.abs(np.linalg.det(known) - 1)
+    if off.max() > ROUNDED:
+        raise InputError("a matrix is no rotation", where=where, found=f"matrix {int(np.argmax(off > ROUNDED)) + 1}",
+                         expected="orthonormal rows and a determinant of 1")
+    group = _nearest_rotations(matrices)
+    between = rotation_angle(group[:, None], group[None]) + 10 * np.eye(len(group))
+    if between.min() < 2 * ROUNDED:
+        first, second = np.unravel_index(int(between.argmin()), between.shape)
+        raise InputError("a matrix occurs twice", where=where, found=f"matrices {first + 1} and {second + 1}")
+    table = _products(group, where)
+    for _ in range(4):  # the mean over every way to make an element; what is off is squared each time
+        group = _nearest_rotations((group[table] @ group[None].transpose(0, 1, 3, 2)).mean(axis=1))
+    return group[np.argsort(rotation_angle(group, np.eye(3)) > ROUNDED, kind="stable")]
+
+
+def _products(group: np.ndarray, where: object) -> np.ndarray:
+    """(K, K) which element the product of elements i and j is. Raises `InputError` where there is none."""
+    table = np.empty((len(group), len(group)), dtype=np.int64)
+    for row, element in enumerate(group):
+        apart = rotation_angle((element @ group)[:, None], group[None])
+        table[row] = apart.argmin(axis=1)
+        missing = np.flatnonzero(apart.min(axis=1) > 2 * ROUNDED)
+        if len(missing):
+            raise InputError("the matrices are no group", where=where, expected="every operator, the identity too",
+                             found=f"no matrix for the product of matrices {row + 1} and {missing[0] + 1}",
+                             remedy="List all products of the operators.")
+    return table
+
+
+def _nearest_rotations(matrices: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) the rotations nearest to matrices (N, 3, 3)."""
+    return np.stack([_nearest_rotation(matrix) for matrix in matrices])
 
 
 def in_asymmetric_unit(directions: np.ndarray, operators: np.ndarray) -> np.ndarray:
@@ -81,6 +124,8 @@ def global_rotation(found: np.ndarray, true: np.ndarray, operators: np.ndarray) 
     identity and what single particles say; the start with the best Geman-McClure score is refined by reweighting, so
     more than half of the poses may be wrong. When two frames fit equally well, the first (the identity) is taken.
     """
+    if (turn := _axis_to_z(operators)) is not None:
+        return turn.T @ global_rotation(turn @ found, turn @ true, turn @ operators @ turn.T) @ turn
     few = np.linspace(0, len(found) - 1, min(len(found), 1000)).astype(int)
     starts = _frame_candidates(found[few[:: max(1, len(few) // 100)]], true[few[:: max(1, len(few) // 100)]], operators)
     scores = [_outlier_score(found[few], turn @ true[few], operators) for turn in starts]
@@ -94,7 +139,7 @@ def global_translation(found: Poses, true: Poses, operators: np.ndarray) -> np.n
     It shows in an image as found shift - true shift = (x, y) of inv(R) @ t. Only moves along directions that every
     operator keeps are free: any for C1, along z for Cn, none else. Poses off by more than 0.1 rad count little.
     """
-    free = _basis(operators.mean(axis=0))  # the mean over a group projects on what it keeps
+    free = fixed_directions(operators)
     if free.shape[1] == 0:
         return np.zeros(3)
     design = found.image_to_volume.transpose(0, 2, 1)[:, :2] @ free
@@ -116,6 +161,45 @@ def in_frame_of(found: Poses, true: Poses, operators: np.ndarray) -> tuple[Poses
     turned = rotation @ true.image_to_volume
     move = global_translation(found, Poses(turned, true.shift_a), operators)
     return Poses(turned, true.shift_a + (turned.transpose(0, 2, 1) @ move)[:, :2]), rotation, move
+
+
+def generators(operators: np.ndarray) -> np.ndarray:
+    """(K, 3, 3) few operators whose products are the whole group (|G|, 3, 3); none for C1."""
+    chosen: list[np.ndarray] = []
+    made = np.eye(3)[None]
+    for operator in operators[1:]:
+        if rotation_angle(made, operator).min() > ROUNDED:
+            chosen.append(operator)
+            made = _closure(np.stack(chosen))
+        if len(made) == len(operators):
+            break
+    return np.stack(chosen) if chosen else np.empty((0, 3, 3))
+
+
+def fixed_directions(operators: np.ndarray) -> np.ndarray:
+    """(3, K) orthonormal columns along which no operator moves anything: x, y, z for C1, z for Cn, none else."""
+    return _basis(operators.mean(axis=0))  # the mean over a group projects on what it keeps
+
+
+def equal_frames(operators: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """(K, 3, 3) turns that bring a map onto the axes of a group as `turn` does; for Cn the smallest of each hand.
+
+    They are N @ turn with N Q inv(N) in the group for every operator Q: some turn other axes of a kind to where one was.
+    """
+    axis = fixed_directions(operators)
+    if axis.shape[1] == 0:
+        return _finite_normaliser(operators) @ turn
+    shortest = [shortest_turn(turn.T @ (sign * axis[:, 0]), axis[:, 0]) for sign in (1, -1)]
+    return np.stack(shortest) if axis.shape[1] == 1 else np.eye(3)[None]
+
+
+def shortest_turn(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(3, 3) the smallest rotation that brings one unit vector (3,) to another."""
+    across, along = np.cross(source, target), float(source @ target)
+    length = float(np.linalg.norm(across))
+    if length < 1e-9 and along < 0:  # any axis across does
+        across = np.cross(source, np.eye(3)[np.abs(source).argmin()])
+    return Rotation.from_rotvec(across * np.arctan2(length, along) / max(float(np.linalg.norm(across)), 1e-12)).as_matrix()
 
 
 def _turn(axis: tuple[float, float, float] | np.ndarray, angle_rad: float) -> np.ndarray:
@@ -148,6 +232,14 @@ def _free_axes(operators: np.ndarray) -> np.ndarray:
     if len(operators) == 1:
         return np.array([True, True, True])
     return np.array([False, False, bool(np.allclose(operators[:, 2, 2], 1.0))])
+
+
+def _axis_to_z(operators: np.ndarray) -> np.ndarray | None:
+    """(3, 3) a rotation that brings the one axis of a cyclic group to z; None where it lies there, or is not one."""
+    axis = fixed_directions(operators)
+    if axis.shape[1] != 1 or np.isclose(abs(axis[2, 0]), 1.0):
+        return None
+    return rotations_from_directions(axis[:, 0]).T
 
 
 def _frame_candidates(found: np.ndarray, true: np.ndarray, operators: np.ndarray) -> np.ndarray:
