@@ -231,8 +231,13 @@ class ProtSwiftres(ProtRefine3D):
                 f"after {len(report['iterations'])} iterations.",
                 f"{self.outputParticles.getSize()} particles, symmetry {self.symmetry.get()}, "
                 f"on {report['device']['kind']} ({report['device']['name']}).",
-                *self._classLines(),
+                *self._classLines(), *self._pageLine(),
                 *(f"Warning: {text}" for text in report.get("warnings", []))]
+
+    def _pageLine(self) -> list[str]:
+        """A link to the run's report, a page for any browser."""
+        path = os.path.abspath(self._getRunPath(layout.REPORT))
+        return [f"Report: [[{path}][{layout.REPORT}]]"] if os.path.exists(path) else []
 
     def _classLines(self) -> list[str]:
         """Size and resolution of every class, where there are several."""

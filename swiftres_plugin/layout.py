@@ -5,12 +5,14 @@
       progress.jsonl           one JSON object a line: stage, done, total, seconds left
       it001/ ... it007/        one folder per finished iteration (also the checkpoint)
         state.json             numbers of the iteration
+        arrays.npz             scores and posterior widths of the last two iterations, by particle
         particles.star         poses after the iteration
         class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv
       particles.star           final copies
       class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv  class1_mask.mrc
       class2_...               the same for every further class, in both places
       run.json                 settings, versions, device, resolution, seconds per stage, peak memory
+      report.html              all of it as one page for a browser
 """
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from pathlib import Path
 SETTINGS = "settings.json"
 PROGRESS = "progress.jsonl"
 RUN = "run.json"
+REPORT = "report.html"
 STATE = "state.json"
+ARRAYS = "arrays.npz"
 PARTICLES = "particles.star"
 CACHE = "cache"
 

@@ -3,11 +3,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
-from swiftres_plugin.errors import InputError
+from swiftres_plugin.errors import InputError, SwiftresError
 from swiftres_plugin.settings import leaves
+
+if TYPE_CHECKING:
+    from swiftres_plugin.engine.report import Reporter
 
 NAME = "refine"
 HELP = "Refine a 3D map from particles and a starting map."
@@ -46,7 +50,17 @@ def run(args: argparse.Namespace) -> int:
         mask = str(Path(args.mask).resolve()) if args.mask else ""
         inputs = Inputs(str(Path(args.particles).resolve()), tuple(str(Path(m).resolve()) for m in args.reference), mask)
         new_run(inputs, settings, output, reporter)
+    _write_page(output, reporter)
     return 0
+
+
+def _write_page(output: Path, reporter: Reporter) -> None:
+    """The report as a page; a refinement that is done does not fail for want of it."""
+    from swiftres_plugin.engine.page.write import write_report
+    try:
+        reporter.message(f"Report: {write_report(output, output / layout.REPORT)}")
+    except (SwiftresError, OSError, ValueError) as error:
+        reporter.warning(f"The report could not be written ({error}). Try 'swiftres report {output}'.")
 
 
 def _needed(args: argparse.Namespace, name: str) -> str:

@@ -22,8 +22,6 @@ from .mrc import read_map, write_map
 from .star import write_particles
 from .tables import read_fsc, write_fsc
 
-ARRAYS = "arrays.npz"
-
 
 def save_state(run: Path, state: RefinementState, particles: Particles) -> Path:
     """Write `state` to its folder in `run` and return it. `particles` are those of the state, with its poses.
@@ -36,7 +34,7 @@ def save_state(run: Path, state: RefinementState, particles: Particles) -> Path:
     part.mkdir(parents=True)
     try:
         _write_maps(part, state, particles.pixel_size_a)
-        _write_arrays(part / ARRAYS, state)
+        _write_arrays(part / layout.ARRAYS, state)
         write_particles(part / layout.PARTICLES, particles)
         (part / layout.STATE).write_text(json.dumps(_numbers(state), indent=1))
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +80,7 @@ def load_state(folder: Path) -> RefinementState:
     """The state saved in `folder`. Raises `StateError` when the folder is damaged."""
     try:
         numbers = json.loads((folder / layout.STATE).read_text())
-        with np.load(folder / ARRAYS) as arrays:
+        with np.load(folder / layout.ARRAYS) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         classes = tuple(_load_class(folder, number, **values) for number, values in enumerate(numbers["classes"], 1))
         history = tuple(_record(values) for values in numbers["history"])
@@ -111,7 +109,7 @@ def _record(values: dict[str, Any]) -> IterationRecord:
 
 def slim(folder: Path) -> None:
     """Delete from a folder what only a resume needs, once a later iteration is safe."""
-    (folder / ARRAYS).unlink(missing_ok=True)
+    (folder / layout.ARRAYS).unlink(missing_ok=True)
     number = 1
     while (folder / layout.map_name(number)).exists():
         for name in _map_names(number)[1:]:

@@ -79,7 +79,7 @@ def test_the_truth_comes_back(data, finished):
 
 def test_everything_promised_is_written(finished):
     tops = [layout.SETTINGS, layout.PROGRESS, layout.RUN, layout.PARTICLES, layout.map_name(), layout.half_name(1),
-            layout.half_name(2), layout.fsc_name(), layout.mask_name()]
+            layout.half_name(2), layout.fsc_name(), layout.mask_name(), layout.REPORT]
     assert all((finished / name).stat().st_size > 0 for name in tops)
     assert [n for n, _ in layout.finished_iterations(finished)] == [1, 2, 3]
     for _, folder in layout.finished_iterations(finished):
