@@ -186,8 +186,11 @@ def given_candidates(poses: Assignment, rows: np.ndarray, device: torch.device) 
 
 
 def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, plan: IterationPlan, rows: np.ndarray,
-                      found: Candidates, diameter_a: float) -> Assignment:
-    """From candidates to one refined pose per particle: exact ranking, then rounds of refinement on finer bands."""
+                      found: Candidates, diameter_a: float, before: Candidates | None = None) -> Assignment:
+    """From candidates to one refined pose per particle: exact ranking, then rounds of refinement on finer bands.
+
+    before: the last pose of each particle, which the map favours because that is where the particle was put into it.
+    """
     band = engine.spectra.band.up_to(plan.last_shell).to(engine.device)
     full = engine.batch(rows, band)
     for shell, keep, steps in rounds(plan, engine.settings.polish, found.score.shape[1]):
@@ -196,6 +199,8 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
         if keep < found.score.shape[1]:
             found = local.score_candidates(batch, power, volume, found).best(keep)
         found = polish_candidates(batch, power, volume, found, diameter_a, steps)
+    if plan.exhaustive and before is not None:
+        found = without_own_support(found, before, plan.own_support, engine.operators, local.resolution_steps(band, diameter_a))
     return decided(full, per_sample(noise, full), volume, found)
 
 
@@ -239,6 +244,19 @@ def without_twins(found: Candidates, angle_rad: float, shift_a: float) -> Candid
     return Candidates(found.image_to_volume, found.shift_a, found.score.masked_fill(twin, -torch.inf))
 
 
+def without_own_support(found: Candidates, before: Candidates, support: float, operators: np.ndarray,
+                        reach: tuple[float, float]) -> Candidates:
+    """The candidates with `support` taken from the score of those near the pose `before` (one each) or a mate of it.
+
+    support: log-likelihood a particle gains because the map holds it at that pose; reach: (angle in rad, shift in A).
+    """
+    mates = torch.from_numpy(operators).to(before.image_to_volume) @ before.image_to_volume
+    trace = found.image_to_volume.flatten(2) @ mates.flatten(2).transpose(1, 2)
+    near = (trace.amax(2) - 1) / 2 > np.cos(reach[0])
+    near &= (found.shift_a - before.shift_a).norm(dim=2) < reach[1]
+    return Candidates(found.image_to_volume, found.shift_a, found.score - support * near).best(found.score.shape[1])
+
+
 def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Assignment:
     """The best candidate, its share of the posterior and its widths from the curvature of the likelihood.
 
@@ -256,19 +274,51 @@ def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, fou
 
 def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
                previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
-    """Poses of the particles at `rows` against `reference`."""
+    """Poses of the particles at `rows` against `reference`: searched anew for the plan's share of them, else refined."""
+    if previous is None and not plan.exhaustive:
+        raise ValueError("local refinement needs poses to start from")
     volume = engine.volume(reference, plan.last_shell)
-    if plan.exhaustive:
-        with engine.timed("gallery"):
-            searcher = prepare_search(engine, volume, noise, rows, plan)
-        centre = np.zeros((len(engine.spectra), 2)) if previous is None else previous.shift_a
-        engine.reporter.stage(f"{name}: search", len(rows))
-        with engine.timed("search"):
-            found = with_previous(joined(search_rows(engine, searcher, noise, rows, centre)), previous, rows)
-    else:
-        if previous is None:
-            raise ValueError("local refinement needs poses to start from")
-        found = given_candidates(previous, rows, engine.device)
+    anew = to_search(engine, rows, plan, previous)
+    parts = []
+    if anew.any():
+        found = searched_candidates(engine, volume, noise, rows[anew], plan, previous, name)
+        parts.append(refine_rows(engine, volume, noise, rows[anew], plan, found, previous, diameter_a, name))
+    if previous is not None and not anew.all():
+        found = given_candidates(previous, rows[~anew], engine.device)
+        parts.append(refine_rows(engine, volume, noise, rows[~anew], replace(plan, exhaustive=False), found, previous,
+                                 diameter_a, name))
+    order = np.argsort(np.concatenate([np.flatnonzero(anew), np.flatnonzero(~anew)]))
+    return Assignment.joined(parts).take(order)
+
+
+def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment | None) -> np.ndarray:
+    """Whether to search each of `rows` anew: all, none, or the plan's share that fits worst in each optics group."""
+    if not plan.exhaustive or previous is None or plan.share >= 1:
+        return np.full(len(rows), plan.exhaustive)
+    group = engine.spectra.particles.optics_group[rows]
+    likelihood = previous.log_likelihood[rows]
+    anew = np.zeros(len(rows), dtype=bool)
+    for number in np.unique(group):
+        own = np.flatnonzero(group == number)
+        anew[own[np.argsort(likelihood[own], kind="stable")[:int(np.ceil(plan.share * len(own)))]]] = True
+    return anew
+
+
+def searched_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
+                        previous: Assignment | None, name: str) -> Candidates:
+    """What the vector search finds for `rows`, and their last poses. Where poses are doubted, so are positions."""
+    with engine.timed("gallery"):
+        searcher = prepare_search(engine, volume, noise, rows, plan)
+    known = previous is not None and plan.share >= 1
+    centre = previous.shift_a if previous is not None and known else np.zeros((len(engine.spectra), 2))
+    engine.reporter.stage(f"{name}: search", len(rows))
+    with engine.timed("search"):
+        return with_previous(joined(search_rows(engine, searcher, noise, rows, centre)), previous, rows)
+
+
+def refine_rows(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
+                found: Candidates, previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
+    """The candidates `found` of `rows` refined, in batches, on every device."""
     engine.reporter.stage(f"{name}: refinement", len(rows))
 
     def refining(place: Compute) -> Callable[[np.ndarray], Assignment]:
@@ -276,7 +326,8 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
 
         def refined(part: np.ndarray) -> Assignment:
             piece = found.take(part).to(place.device)
-            return refine_candidates(here, volume_here, noise, plan, rows[part], piece, diameter_a)
+            before = None if previous is None else given_candidates(previous, rows[part], place.device)
+            return refine_candidates(here, volume_here, noise, plan, rows[part], piece, diameter_a, before)
 
         return refined
 

@@ -12,29 +12,35 @@ STEP_OF_RESOLUTION = 1.0  # grid spacing in units of (resolution / diameter); th
 MARGIN = 0.1  # share of shells beyond the FSC limit that are compared too: their weight is what their SNR deserves
 STILL = 0.15  # an iteration is at rest when poses turn less than this share of the finest resolution's angle
 STEADY = 0.01  # and when fewer than this share of the particles change their class
+DOUBTED = 0.25  # share of the particles that is searched once more in the end: nearly all that are misplaced fit worst
+FINER_AGAIN = 0.75  # finest resolution of that search, in units of the first ones'
 FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain
 
 
 def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings) -> IterationPlan:
     """The plan of the iteration after `state`."""
-    last = state.last_shell
-    search_shell = min(last, band.shell_of(settings.search.search_resolution))
+    history = state.history
+    again = not all(r.exhaustive for r in history)
+    search_a = settings.search.search_resolution * (FINER_AGAIN if again else 1.0)
+    search_shell = min(state.last_shell, band.shell_of(search_a))
     finest_a = band.box_a / search_shell
     widest = settings.search.max_shift or 0.1 * band.box_a
-    step = finest_a / 2
-    known = state.assignment is not None and state.number > 0
-    shift_range = min(widest, max(3 * step, 0.5 / state.history[-1].max_frequency)) if known else widest
+    step, reach = finest_a / 2, widest
+    if again:
+        reach = settings.search.max_shift or 0.15 * band.box_a
+    elif state.assignment is not None and history:
+        reach = min(widest, max(3 * step, 0.5 / history[-1].max_frequency))
     return IterationPlan(
-        number=state.number + 1, last_shell=last, exhaustive=wants_search(state, settings, diameter_a),
+        number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a),
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
-        shift_range_a=shift_range)
+        shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support)
 
 
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:
     """Search all orientations at first, while that improves the resolution, and once more with the map it led to.
 
-    The last search gives particles that the early, coarse maps misplaced another chance.
+    The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance.
     """
     history = state.history
     if settings.schedule.alignment == "local":

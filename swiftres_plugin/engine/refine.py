@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import (
+    RESIDUAL_BYTES,
     Engine,
     align_classes,
     given_candidates,
@@ -39,7 +40,7 @@ from swiftres_plugin.engine.stages.postprocess import (
     sphere_mask,
 )
 
-SCALE_PARTICLES = 500  # sample that finds the grey scale of the starting map
+SAMPLE = 500  # particles that find the grey scale of the starting map, and how far maps favour their own particles
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
 LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
 
@@ -118,8 +119,12 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: 
 
 
 def _sample(state: RefinementState) -> np.ndarray:
-    rows = np.flatnonzero(state.half == 0)
-    return rows[:: max(1, len(rows) // SCALE_PARTICLES)]
+    return sampled_rows(np.flatnonzero(state.half == 0))
+
+
+def sampled_rows(rows: np.ndarray) -> np.ndarray:
+    """Some `SAMPLE` of `rows`, evenly."""
+    return rows[:: max(1, len(rows) // SAMPLE)]
 
 
 def searched_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,
@@ -159,7 +164,39 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
     history = (*state.history, figures(engine, plan, state, assignment, classes))
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
-                   at_rest=at_rest(history, diameter_a, engine.settings))
+                   at_rest=at_rest(history, diameter_a, engine.settings),
+                   own_support=own_support(engine, state.half, noises, classes, assignment))
+
+
+def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], classes: Sequence[ClassState],
+                assignment: Assignment) -> float:
+    """Mean log-likelihood that particles gain because they are part of their own half's map, over that of the other half.
+
+    A map favours the poses its particles were put in at, right or wrong; this is by how much. Only this figure passes
+    between the halves.
+    """
+    gains = []
+    with engine.timed("own support"):
+        for number, one in enumerate(classes):
+            volumes = [engine.volume(reference, one.last_shell) for reference in one.references]
+            for h in (0, 1):
+                rows = sampled_rows(np.flatnonzero((half == h) & (assignment.class_id == number)))
+                own, other = (likelihood(engine, volumes[k], noise[h], rows, assignment, one.last_shell) for k in (h, 1 - h))
+                gains.append(own - other)
+    every = np.concatenate(gains)
+    return max(0.0, float(every.mean())) if len(every) else 0.0
+
+
+def likelihood(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, assignment: Assignment,
+               last_shell: int) -> np.ndarray:
+    """Log-likelihood of the poses of `rows`, up to `last_shell`."""
+    band = engine.spectra.band.up_to(last_shell).to(engine.device)
+    found = []
+    for part in engine.compute.batches(rows, len(band) * RESIDUAL_BYTES):
+        batch = engine.batch(part, band)
+        poses = given_candidates(assignment, part, engine.device)
+        found.append(local.score_candidates(batch, per_sample(noise, batch), volume, poses).score[:, 0].cpu().numpy())
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def align_and_weigh(engine: Engine, state: RefinementState, h: int, plan: IterationPlan,

@@ -5,12 +5,21 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from synthetic import Phantom, engine_over, particle_set, plain_spectra
+from synthetic import Phantom, assignment_of, engine_over, particle_set, plain_spectra
 
-from swiftres_plugin.engine.align import check_gallery, coarsest_step, decided, without_twins
+from swiftres_plugin.engine.align import (
+    align_half,
+    check_gallery,
+    coarsest_step,
+    decided,
+    to_search,
+    without_own_support,
+    without_twins,
+)
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Candidates
+from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.maths.geometry import direction_grid
 from swiftres_plugin.engine.maths.slices import fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit, symmetry_operators
@@ -28,6 +37,54 @@ def test_twins_leave_one_candidate():
     assert kept.score[0].tolist() == [3.0, -np.inf, 1.0]
     apart = Candidates(found.image_to_volume, torch.tensor([[[0.0, 0], [5, 0], [0, 0]]]), found.score)
     assert torch.isfinite(without_twins(apart, np.radians(3), 1.0).score).all()
+
+
+@pytest.mark.parametrize("group", ["C1", "C4"])
+def test_the_pose_a_map_was_made_with_loses_what_the_map_favours_it_by(group):
+    """The last pose scores 5 better than another, of which 6 are the map's favour: the other is taken. At a mate too."""
+    operators = symmetry_operators(group)
+    last, other = torch.from_numpy(Rotation.from_euler("xyz", [[10, 20, 30], [60, 0, 0]], degrees=True).as_matrix()).float()
+    mate = torch.from_numpy(operators[-1]).float() @ last
+    found = Candidates(torch.stack([mate, other])[None], torch.zeros((1, 2, 2)), torch.tensor([[25.0, 20.0]]))
+    before = Candidates(last[None, None], torch.zeros((1, 1, 2)), torch.zeros((1, 1)))
+    kept = without_own_support(found, before, 6.0, operators, (np.radians(3), 2.0))
+    assert kept.score[0].tolist() == [20.0, 19.0] and torch.equal(kept.image_to_volume[0, 0], other)
+    elsewhere = Candidates(before.image_to_volume, before.shift_a + 5.0, before.score)
+    assert without_own_support(found, elsewhere, 6.0, operators, (np.radians(3), 2.0)).score[0].tolist() == [25.0, 20.0]
+
+
+def test_a_share_of_every_optics_group_is_searched_again_the_worst_fitting():
+    source = particle_set(40, groups=2)
+    engine = engine_over(plain_spectra(source))
+    last = assignment_of(source.particles.poses)
+    last.log_likelihood[1::2] += 1000  # the second group's particles fit better, all of them
+    rows = np.arange(4, 40)
+    anew = to_search(engine, rows, plan_of(share=0.25), last)
+    for group in (0, 1):
+        likelihood = last.log_likelihood[rows[rows % 2 == group]]
+        chosen = anew[rows % 2 == group]
+        assert chosen.sum() == 5 and likelihood[chosen].max() < likelihood[~chosen].min()
+    assert to_search(engine, rows, plan_of(), last).all() and not to_search(engine, rows, plan_of(exhaustive=False), last).any()
+
+
+def plan_of(exhaustive: bool = True, share: float = 1.0) -> IterationPlan:
+    return IterationPlan(2, 8, exhaustive, 6, 0.3, 4.0, 8.0, share)
+
+
+def test_misplaced_particles_that_fit_worst_are_found_again():
+    """A quarter of the particles are turned away and score lowest: the search of that quarter brings all back."""
+    phantom, source = Phantom(), particle_set(60, noise=0.1, shift_a=2.0)
+    engine = engine_over(plain_spectra(source), 2)
+    poses = source.particles.poses
+    last = assignment_of(poses)
+    lost = np.arange(0, 60, 4)
+    last.log_likelihood[lost] = -1.0
+    last.image_to_volume[lost] = last.image_to_volume[lost] @ Rotation.from_euler("x", 100, degrees=True).as_matrix()
+    voxels = torch.from_numpy(phantom.map().voxels.copy())
+    noise = np.full((1, engine.spectra.band.last_shell + 1), 0.1 ** 2, dtype=np.float32)
+    found = align_half(engine, voxels, noise, np.arange(60), plan_of(share=0.25), last, 60.0, "")
+    turned = Rotation.from_matrix(poses.image_to_volume.transpose(0, 2, 1) @ found.image_to_volume).magnitude()
+    assert np.degrees(turned).max() < 5
 
 
 def test_draws_have_the_covariance_they_are_given():

@@ -93,6 +93,14 @@ def test_a_last_search_follows_when_the_refinement_has_settled():
     assert [planned(state(20, h)).exhaustive for h in (moving, settled, again)] == [False, True, False]
 
 
+def test_the_last_search_asks_those_that_fit_worst_more_finely_and_more_widely():
+    settled = (*SEARCHES, *IDLE)
+    first, last = planned(state(20, SEARCHES[:2])), planned(state(20, settled))
+    assert first.share == 1.0 and 0 < last.share < 0.5
+    assert last.search_shell > first.search_shell and last.shift_range_a > first.shift_range_a
+    assert planned(state(20, settled), max_shift=7.0).shift_range_a == 7.0
+
+
 @pytest.mark.parametrize("resolution_a, settings, expected", [
     (10.0, {}, range(21, 30)),  # shell 20 and some more
     (10.0, {"maximum_resolution": 12.5}, range(16, 17)),  # never past what the user allows

@@ -15,7 +15,9 @@ class IterationPlan:
     """What one iteration does: a pure function of state and settings.
 
     last_shell: finest shell compared; search_shell: finest shell of the vector search; exhaustive: search all orientations
-    or only refine the poses of the last iteration; angular_step_rad, shift_step_a, shift_range_a: the search's grid.
+    or only refine the poses of the last iteration; angular_step_rad, shift_step_a, shift_range_a: the search's grid;
+    share: of the particles to search, those that fit worst, while the others are refined; own_support: see
+    `RefinementState`.
     """
 
     number: int
@@ -25,6 +27,8 @@ class IterationPlan:
     angular_step_rad: float
     shift_step_a: float
     shift_range_a: float
+    share: float = 1.0
+    own_support: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,7 +75,8 @@ class RefinementState:
     """Everything needed to go on with a refinement of N particles.
 
     classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
-    first.
+    first; own_support: log-likelihood that a particle gains, on average, because it is itself part of the map it is
+    compared with.
     """
 
     number: int
@@ -81,6 +86,7 @@ class RefinementState:
     assignment: Assignment | None = None
     history: tuple[IterationRecord, ...] = ()
     at_rest: bool = False
+    own_support: float = 0.0
 
     @property
     def last_shell(self) -> int:

@@ -73,7 +73,8 @@ def _write_arrays(path: Path, state: RefinementState) -> None:
 def _numbers(state: RefinementState) -> dict:
     history = [dataclasses.asdict(record) for record in state.history]
     classes = [{"last_shell": one.last_shell, "resolution_a": one.resolution_a} for one in state.classes]
-    return {"number": state.number, "classes": classes, "at_rest": state.at_rest, "history": history}
+    return {"number": state.number, "classes": classes, "at_rest": state.at_rest, "history": history,
+            "own_support": state.own_support}
 
 
 def load_state(folder: Path) -> RefinementState:
@@ -89,7 +90,8 @@ def load_state(folder: Path) -> RefinementState:
         raise StateError(f"{folder}: this checkpoint is damaged ({error}). "
                          "Delete the folder to go on from the one before.") from error
     return RefinementState(
-        numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"])
+        numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"],
+        numbers["own_support"])
 
 
 def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:
