@@ -40,7 +40,8 @@ SHIFT_BYTES = 32  # and shift of the search
 VOLUME_BYTES = 28  # to transform a map for the search
 MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
-SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further
+SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
+OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,7 +201,8 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
             found = local.score_candidates(batch, power, volume, found).best(keep)
         found = polish_candidates(batch, power, volume, found, diameter_a, steps)
     if plan.exhaustive and before is not None:
-        found = without_own_support(found, before, plan.own_support, engine.operators, local.resolution_steps(band, diameter_a))
+        reach = local.resolution_steps(band, diameter_a)
+        found = without_own_support(found, before, plan.own_support, engine.operators, reach)
     return decided(full, per_sample(noise, full), volume, found)
 
 
@@ -226,7 +228,8 @@ def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.T
     angle, shift = local.resolution_steps(batch.band, diameter_a)
     worth = torch.ones_like(found.score, dtype=torch.bool)
     if count > 1:
-        worth = found.score >= found.score.amax(1, keepdim=True) - SURVIVORS
+        best = found.score.amax(1, keepdim=True)
+        worth = found.score >= best - (OFF_PEAK * best).clamp(min=SURVIVORS)
     particle, place = torch.nonzero(worth & found.score.isfinite(), as_tuple=True)
     fit = local.polish(batch.take(particle), power[particle], volume, found.image_to_volume[particle, place],
                        found.shift_a[particle, place], steps, TOLERANCE * angle, TOLERANCE * shift, 1.5 * angle, 1.5 * shift)
