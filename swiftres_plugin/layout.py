@@ -10,9 +10,16 @@
         class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv
       particles.star           final copies
       class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv  class1_mask.mrc
+      class1_sharpened.mrc     at the end: weighted by its FSC, sharpened, low-passed at its resolution
       class2_...               the same for every further class, in both places
       run.json                 settings, versions, device, resolution, seconds per stage, peak memory
       report.html              all of it as one page for a browser
+
+    FOLDER/ of `swiftres postprocess`
+      postprocess.json         every figure, and what it was made of
+      map_sharpened.mrc  local_resolution.mrc  mask.mrc (when none was given)
+      fsc.csv  guinier.csv  directional_fsc.csv  directions.csv
+      fsc.png  guinier.png  local_resolution.png  directional_fsc.png  orientations.png (with particles)
 """
 from __future__ import annotations
 
@@ -27,6 +34,14 @@ STATE = "state.json"
 ARRAYS = "arrays.npz"
 PARTICLES = "particles.star"
 CACHE = "cache"
+POSTPROCESS = "postprocess.json"
+MAP_SHARPENED = "map_sharpened.mrc"
+LOCAL_RESOLUTION = "local_resolution.mrc"
+MASK = "mask.mrc"
+FSC = "fsc.csv"
+GUINIER = "guinier.csv"
+DIRECTIONAL_FSC = "directional_fsc.csv"
+DIRECTIONS = "directions.csv"
 
 
 def iteration_name(number: int) -> str:
@@ -48,6 +63,10 @@ def fsc_name(class_number: int = 1) -> str:
 
 def mask_name(class_number: int = 1) -> str:
     return f"class{class_number}_mask.mrc"
+
+
+def sharpened_name(class_number: int = 1) -> str:
+    return f"class{class_number}_sharpened.mrc"
 
 
 def finished_iterations(run: Path | str) -> list[tuple[int, Path]]:

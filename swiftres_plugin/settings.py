@@ -14,13 +14,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be said about one setting; `unit` is shown beside the value."""
+    """What may be said about one setting; `unit` is shown beside the value; `word` may stand in place of a number."""
 
     help: str
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
     options: tuple[str, ...] = ()
+    word: str = ""
     advanced: bool = False
 
 
@@ -119,6 +120,21 @@ class MaskSettings:
 
 
 @dataclass(frozen=True)
+class PostprocessSettings:
+    """What is made of the finished half maps."""
+
+    bfactor: str = choice(
+        "auto", "B-factor of the sharpened map; negative values sharpen, 0 leaves the amplitudes as they are. 'auto' fits a "
+        "line to the Guinier plot between 10 A and the resolution (Rosenthal and Henderson 2003), and leaves maps alone that "
+        "do not reach far enough beyond 10 A.", unit="A^2", minimum=-2000.0, maximum=2000.0, word="auto", advanced=True)
+
+    @property
+    def given_b_factor_a2(self) -> float | None:
+        """The B-factor that was asked for; None to fit it."""
+        return None if self.bfactor == "auto" else float(self.bfactor)
+
+
+@dataclass(frozen=True)
 class ComputeSettings:
     """Where and with how much memory work runs."""
 
@@ -142,6 +158,7 @@ class RefineSettings:
     polish: PolishSettings = PolishSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
     mask: MaskSettings = MaskSettings()
+    postprocess: PostprocessSettings = PostprocessSettings()
     compute: ComputeSettings = ComputeSettings()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -300,15 +317,30 @@ def checked(leaf: dataclasses.Field, value: Any) -> Any:
     kind: type = type(leaf.default)
     if kind is bool:
         value = value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
+    if says.word:
+        return value if value == says.word else f"{_limited(leaf, _converted(leaf, value, float)):g}"
+    value = _limited(leaf, _converted(leaf, value, kind))
+    if says.options and value not in says.options:
+        raise ValueError(f"{leaf.name}: found '{value}', expected one of {', '.join(says.options)}")
+    return value
+
+
+def _converted(leaf: dataclasses.Field, value: Any, kind: type) -> Any:
+    """`value` as a `kind`."""
     try:
-        value = kind(value)
+        return kind(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{leaf.name}: found '{value}', expected {kind.__name__}") from None
+        word = leaf.metadata["choice"].word
+        expected = f"a number or '{word}'" if word else kind.__name__
+        raise ValueError(f"{leaf.name}: found '{value}', expected {expected}") from None
+
+
+def _limited(leaf: dataclasses.Field, value: Any) -> Any:
+    """`value`, if it lies within the limits of the setting."""
+    says: Choice = leaf.metadata["choice"]
     too_small = says.minimum is not None and not value >= says.minimum
     too_large = says.maximum is not None and not value <= says.maximum
     if too_small or too_large:
         bounds = f"at least {says.minimum:g}" if too_small else f"at most {says.maximum:g}"
         raise ValueError(f"{leaf.name}: found {value:g}, expected {bounds} {says.unit}".rstrip())
-    if says.options and value not in says.options:
-        raise ValueError(f"{leaf.name}: found '{value}', expected one of {', '.join(says.options)}")
     return value

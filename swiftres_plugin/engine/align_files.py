@@ -17,10 +17,11 @@ from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import by_row, diameter, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
-from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_poses, write_json
+from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_poses
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.settings import AlignSettings, RefineSettings, ScheduleSettings
 

@@ -27,6 +27,7 @@ from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import absolute, open_symmetry
+from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.maths.axes import Axes, find_axes, turned
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
 from swiftres_plugin.engine.refine import refine, start
@@ -209,11 +210,6 @@ def carry_on(
 def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
     """Keep what was asked for; only now, when every image has been read, is there a run to go on with."""
     write_json(output / layout.SETTINGS, {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()})
-
-
-def write_json(path: Path, tree: dict) -> None:
-    with written_atomically(path) as part:
-        part.write_text(json.dumps(tree, indent=1))
 
 
 def warn_of_faiss(reporter: Reporter) -> None:

@@ -70,7 +70,8 @@ def _help(default: Any, says: Choice) -> str:
         shown = "yes" if default else "no"
     else:
         shown = f"{default:g}" if isinstance(default, float) else str(default)
-    notes.append(f"default: {shown} {says.unit}".rstrip() if shown else "default: none")
+    unit = "" if says.word == shown else says.unit
+    notes.append(f"default: {shown} {unit}".rstrip() if shown else "default: none")
     return f"{says.help} ({'; '.join(notes)})"
 
 

@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from swiftres_plugin.engine.io.mrc import read_half_maps
     from swiftres_plugin.engine.io.tables import write_fsc
     from swiftres_plugin.engine.stages.postprocess import compute_fsc
-    halves = read_pair(args.first, args.second)
+    halves = read_half_maps(args.first, args.second)
     mask = read_mask(args.mask, halves) if args.mask else None
     fsc = compute_fsc(halves, mask, args.seed)
     if args.output:
@@ -37,21 +38,6 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         print(f"curves: {args.output}")
     return 0
-
-
-def read_pair(first: str, second: str) -> HalfMaps:
-    """Two maps of one box and pixel size. Raises `InputError` when they differ."""
-    from swiftres_plugin.engine.data.maps import HalfMaps
-    from swiftres_plugin.engine.io.mrc import read_map
-    from swiftres_plugin.errors import InputError
-    a, b = read_map(first), read_map(second)
-    if a.box_px != b.box_px:
-        raise InputError("the maps have different boxes", where=second, found=f"{b.box_px} px",
-                         expected=f"{a.box_px} px as in {first}", remedy="Resample one of them.")
-    if not math.isclose(a.pixel_size_a, b.pixel_size_a, rel_tol=0.001):
-        raise InputError("the maps have different pixel sizes", where=second, found=f"{b.pixel_size_a:g} A",
-                         expected=f"{a.pixel_size_a:g} A as in {first}", remedy="Resample one, or correct its header.")
-    return HalfMaps(a, b)
 
 
 def read_mask(path: str, halves: HalfMaps) -> np.ndarray:

@@ -4,6 +4,7 @@ Modes 0, 1, 2, 6 and 12, both byte orders, extended headers. Maps are read whole
 """
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -16,7 +17,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 from ...errors import InputError
-from ..data.maps import Map
+from ..data.maps import HalfMaps, Map
 from ..data.particles import Particles
 from .files import written_atomically
 
@@ -97,8 +98,10 @@ def _header_of(fields: np.void, order: str) -> MrcHeader:
 
 # ------------------------------------------------------------------------------------------------ maps
 
-def read_map(path: Path | str) -> Map:
+def read_map(path: Path | str, pixel_size_a: float = 0.0) -> Map:
     """The cubic map in `path`, axes in (z, y, x) order whatever their order in the file.
+
+    A `pixel_size_a` other than 0 is taken instead of what the header says.
 
     Raises `InputError` when the file is no MRC file, truncated, not cubic, without a pixel size, not isotropic, or
     holds NaN or infinity.
@@ -108,7 +111,7 @@ def read_map(path: Path | str) -> Map:
         raise InputError("the map is not a cube", where=path, found=" x ".join(map(str, header.shape[::-1])),
                          expected="the same size along x, y and z", remedy="Crop or pad it to a cube.")
     _check_complete(path, header)
-    pixel_size_a = _isotropic_voxel(path, header)
+    pixel_size_a = pixel_size_a or _isotropic_voxel(path, header)
     with open(path, "rb") as file:
         file.seek(header.data_offset)
         raw = np.frombuffer(file.read(header.file_bytes - header.data_offset), header.dtype)
@@ -120,6 +123,18 @@ def read_map(path: Path | str) -> Map:
                          found=f"{np.count_nonzero(~np.isfinite(voxels))} voxels with NaN or infinity",
                          remedy="Replace them with numbers, or make the map again.")
     return Map(voxels, pixel_size_a, header.origin_a)
+
+
+def read_half_maps(first: Path | str, second: Path | str, pixel_size_a: float = 0.0) -> HalfMaps:
+    """Two maps of one box and pixel size. Raises `InputError` when they differ, or when either cannot be read."""
+    a, b = read_map(first, pixel_size_a), read_map(second, pixel_size_a)
+    if a.box_px != b.box_px:
+        raise InputError("the maps have different boxes", where=second, found=f"{b.box_px} px",
+                         expected=f"{a.box_px} px as in {first}", remedy="Resample one of them.")
+    if not math.isclose(a.pixel_size_a, b.pixel_size_a, rel_tol=0.001):
+        raise InputError("the maps have different pixel sizes", where=second, found=f"{b.pixel_size_a:g} A",
+                         expected=f"{a.pixel_size_a:g} A as in {first}", remedy="Resample one, or correct its header.")
+    return HalfMaps(a, b)
 
 
 def write_map(path: Path | str, density: Map) -> None:

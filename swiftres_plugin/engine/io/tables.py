@@ -1,8 +1,9 @@
-"""Plain tables: comma-separated values with a line of column names."""
+"""Plain tables, comma-separated with a line of column names, and JSON."""
 from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,3 +33,9 @@ def read_fsc(path: Path | str) -> Fsc:
         rows = list(csv.DictReader(file))
     names = [field.name for field in dataclasses.fields(Fsc)]
     return Fsc(**{name: np.array([float(row[name]) for row in rows]) for name in names})
+
+
+def write_json(path: Path | str, tree: Mapping) -> None:
+    """A tree of dictionaries, lists, texts and numbers to a JSON file; whole or not at all."""
+    with written_atomically(path) as part:
+        part.write_text(json.dumps(tree, indent=1))

@@ -103,3 +103,10 @@ def so3_grid(step_rad: float) -> np.ndarray:
     """
     psi = euler_to_matrix(0.0, 0.0, in_plane_grid(step_rad))
     return (rotations_from_directions(direction_grid(step_rad))[:, None] @ psi).reshape(-1, 3, 3)
+
+
+def direction_counts(directions: np.ndarray, step_rad: float) -> np.ndarray:
+    """(G,) how many of the unit vectors (N, 3) fall to each direction of `direction_grid(step_rad)`."""
+    resolution = max(1, math.ceil(HEALPIX_SIDE_RAD / step_rad - 1e-9))
+    pixels = healpix.vec2pix(resolution, *np.moveaxis(directions, -1, 0))
+    return np.bincount(pixels, minlength=12 * resolution ** 2)

@@ -37,7 +37,8 @@ def test_option_sets_its_setting_and_no_other(parser, leaf):
         value = not leaf.default
         argv = [option_name(leaf.name) if value else option_name("no_" + leaf.name)]
     else:
-        value = says.options[-1] if says.options else leaf.default + ("x" if isinstance(leaf.default, str) else 1)
+        other = "12.5" if says.word else leaf.default + ("x" if isinstance(leaf.default, str) else 1)
+        value = says.options[-1] if says.options else other
         argv = [option_name(leaf.name), str(value)]
     assert settings_from(parser.parse_args(argv)) == from_flat({leaf.name: value})
     assert settings_from(parser.parse_args(argv)) != RefineSettings()
