@@ -14,15 +14,16 @@ from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
 from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
-from swiftres_plugin.engine.data.state import IterationPlan
-from swiftres_plugin.engine.maths.geometry import so3_grid
+from swiftres_plugin.engine.data.state import IterationPlan, Recall
+from swiftres_plugin.engine.maths.geometry import random_rotations, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
 from swiftres_plugin.engine.maths.vectors import Basis
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages import local
+from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
 from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
-from swiftres_plugin.engine.stages.index import build_index
+from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_recipe
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
 from swiftres_plugin.engine.stages.preprocess import make_batch
 from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert, solve
@@ -40,6 +41,8 @@ SHIFT_BYTES = 32  # and shift of the search
 VOLUME_BYTES = 28  # to transform a map for the search
 MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
+RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
+RECALL_LEAST = 8  # but for so few particles
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
 
@@ -55,6 +58,7 @@ class Engine:
     reporter: Reporter
     user_mask: np.ndarray | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    recalls: list[Recall] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -106,14 +110,19 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     rotations = so3_grid(step_rad)
     rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
     settings = engine.settings.search
-    check_gallery(len(rotations), settings.components + plan.search_shell, engine.compute)
+    recipe = parse_recipe(settings.recipe, settings.components)
+    check_gallery(len(rotations), (recipe.components or 2 * len(band)) + plan.search_shell, engine.compute)
     sample = engine.batch(rows[:: max(1, len(rows) // 200)], band)
     strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
-    weight = strength.clamp(min=1e-3 * float(strength.max())).sqrt()
-    basis = find_basis(volume, rotations, band, weight, settings.components)
+    basis = find_basis(volume, rotations, band, strength, recipe.components)
     gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
+    training = None
+    if recipe.quantises and len(rotations) < TRAINING:
+        more = random_rotations(TRAINING, np.random.default_rng([engine.settings.compute.seed, 3]))
+        training = build_gallery(volume, more, step_rad, basis, engine.compute).vectors
     shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
-    return Searcher(basis, gallery, build_index(gallery.vectors, settings.recipe, settings.nprobe), shifts)
+    index = build_index(gallery.vectors, settings.recipe, settings.nprobe, training)
+    return Searcher(basis, gallery, index, shifts)
 
 
 def coarsest_step(operators: int) -> float:
@@ -169,6 +178,33 @@ def bytes_to_search(searcher: Searcher, count: int) -> int:
 def joined(parts: list[Candidates]) -> Candidates:
     return Candidates(torch.cat([p.image_to_volume for p in parts]), torch.cat([p.shift_a for p in parts]),
                       torch.cat([p.score for p in parts]))
+
+
+def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
+                   centre_a: np.ndarray, found: Candidates) -> Recall:
+    """How many of a sample of `rows` have the pose that an exhaustive search likes best among their candidates `found`.
+
+    A candidate counts within 1.5 steps of the grid, in orientation and shift. Batches of a few particles share each slice.
+    """
+    band, gallery = searcher.basis.band, searcher.gallery
+    chosen = recall_sample(engine, len(rows), 2 * len(band) / gallery.vectors.shape[1])
+    held = 0
+    step_a = float(searcher.shifts_a.norm(dim=1)[1:].min()) if len(searcher.shifts_a) > 1 else 0.0
+    for part in engine.compute.batches(chosen, len(searcher.shifts_a) * (len(band) * SHIFT_BYTES + 400)):
+        batch = engine.batch(rows[part], band)
+        centre = torch.from_numpy(centre_a[rows[part]]).float().to(engine.device)
+        moves = centre[:, None] + searcher.shifts_a[None]
+        best = exhaustive_search(batch, per_sample(noise, batch), volume, gallery.image_to_volume, moves)
+        held += int(holds_best(found.take(part), best, engine.operators, 1.5 * gallery.angular_step_rad,
+                               1.5 * step_a + 1e-3).sum())
+    return Recall(held, len(chosen), searcher.index.description)
+
+
+def recall_sample(engine: Engine, particles: int, cost: float) -> np.ndarray:
+    """Which of so many particles are searched exhaustively, where one costs as much as the vector search of `cost`."""
+    allowed = int(RECALL_SHARE * particles / cost)
+    count = min(particles, engine.settings.search.recall_sample, max(RECALL_LEAST, allowed))
+    return np.unique(np.linspace(0, particles - 1, count).round().astype(np.int64))
 
 
 def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarray) -> Candidates:
@@ -316,7 +352,10 @@ def searched_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray,
     centre = previous.shift_a if previous is not None and known else np.zeros((len(engine.spectra), 2))
     engine.reporter.stage(f"{name}: search", len(rows))
     with engine.timed("search"):
-        return with_previous(joined(search_rows(engine, searcher, noise, rows, centre)), previous, rows)
+        found = joined(search_rows(engine, searcher, noise, rows, centre))
+    with engine.timed("recall"):
+        engine.recalls.append(measure_recall(engine, searcher, volume, noise, rows, centre, found))
+    return with_previous(found, previous, rows)
 
 
 def refine_rows(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,

@@ -23,7 +23,7 @@ from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
-from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, RefinementState
+from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
@@ -42,6 +42,7 @@ from swiftres_plugin.engine.stages.postprocess import (
 
 SAMPLE = 500  # particles that find the grey scale of the starting map, and how far maps favour their own particles
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
+LEAST_RECALL = 0.99  # share of particles whose best pose the vector search must find
 LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
 
 
@@ -153,6 +154,7 @@ def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
     """One iteration: each half alone, then their meeting, class by class."""
     engine.seconds.clear()
+    engine.recalls.clear()
     diameter_a = diameter(engine, state)
     parts, noises = [], []
     for h in (0, 1):
@@ -163,6 +165,7 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     now = replace(state, noise=np.stack(noises))
     classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
     history = (*state.history, figures(engine, plan, state, assignment, classes))
+    warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
                    own_support=own_support(engine, state.half, noises, classes, assignment))
@@ -286,10 +289,22 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
         changes = float(np.mean(after.class_id != before.class_id)) if state.number else np.nan
     sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
+    recall = Recall.of_all(engine.recalls)
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
-        class_resolution_a=resolutions, class_changes=changes)
+        class_resolution_a=resolutions, class_changes=changes, index=recall.index, recall_particles=recall.sampled,
+        recall=recall.held / recall.sampled if recall.sampled else np.nan)
+
+
+def warn_of_recall(engine: Engine, record: IterationRecord) -> None:
+    """Tell that the vector search loses particles, where its sample shows it."""
+    if record.recall < LEAST_RECALL:
+        missed = round((1 - record.recall) * record.recall_particles)
+        engine.reporter.warning(
+            f"The vector search of iteration {record.number} ({record.index}) missed the best pose of {missed} of "
+            f"{record.recall_particles} particles that were also searched exhaustively. Raise --candidates, --components or "
+            "--nprobe, or use --recipe exact.")
 
 
 def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:

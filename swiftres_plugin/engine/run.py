@@ -244,9 +244,10 @@ def publish(folder: Path, state: RefinementState, opened: Opened, output: Path) 
 def tell(state: RefinementState, reporter: Reporter) -> None:
     last = state.history[-1]
     turn = "" if math.isnan(last.median_turn_rad) else f", poses turned {math.degrees(last.median_turn_rad):.2f} degrees"
+    recall = f", recall {last.recall:.0%} of {last.recall_particles}" if last.recall_particles else ""
     kind = "global" if last.exhaustive else "local"
     reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
-                     f"{last.resolution_a:.2f} A{turn}, {sum(last.seconds.values()):.0f} s")
+                     f"{last.resolution_a:.2f} A{turn}{recall}, {sum(last.seconds.values()):.0f} s")
     if len(state.classes) > 1:
         sizes = zip(last.class_sizes, last.class_resolution_a)
         changes = "" if math.isnan(last.class_changes) else f"; {last.class_changes:.1%} changed class"

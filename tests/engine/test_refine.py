@@ -25,9 +25,10 @@ from swiftres_plugin.engine.checks import check_different
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource
+from swiftres_plugin.engine.data.state import IterationRecord
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
-from swiftres_plugin.engine.refine import refine, start
+from swiftres_plugin.engine.refine import refine, start, warn_of_recall
 from swiftres_plugin.errors import InputError
 
 MOVED_A = PLACES_A + np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [-34, 10, 22], [0, 0, 0]])  # one Gaussian of five
@@ -90,6 +91,7 @@ def test_every_class_has_every_file_and_figure(data, finished):
     sizes = np.bincount(read_particles(finished / layout.PARTICLES).scores["class_id"]).tolist()
     assert told["class_sizes"] == told["iterations"][-1]["class_sizes"] == sizes
     assert told["resolution_a"] == min(told["class_resolution_a"])
+    assert all(r["recall_particles"] > 0 and r["recall"] > 0.7 and r["index"] for r in told["iterations"] if r["exhaustive"])
     assert told["iterations"][0]["class_changes"] is None and 0 <= told["iterations"][-1]["class_changes"] < 0.1
 
 
@@ -143,6 +145,16 @@ def test_an_empty_class_keeps_its_map_and_is_told():
         assert np.isfinite(empty.combined).all() and empty.fsc.resolution_a() > 128 / 6
         assert state.last_shell == full.last_shell and state.history[-1].resolution_a == full.resolution_a
     assert any("Class 2" in text for text in warnings) and not any("Class 1" in text for text in warnings)
+
+
+@pytest.mark.parametrize("recall, told", [(0.96, 1), (1.0, 0), (np.nan, 0)])
+def test_a_search_that_loses_particles_is_told(recall, told):
+    engine = engine_over(plain_spectra(particle_set(2)))
+    warnings: list[str] = []
+    engine.reporter.warning = warnings.append  # type: ignore[method-assign]
+    record = IterationRecord(1, True, 0.05, 20.0, 0.0, 0.0, 1.0, recall=recall, recall_particles=50, index="SQ8")
+    warn_of_recall(engine, record)
+    assert len(warnings) == told and all("missed the best pose of 2 of 50" in text for text in warnings)
 
 
 def test_maps_that_differ_in_grey_scale_or_detail_alone_are_the_same():

@@ -69,6 +69,10 @@ class Gallery:
 class VectorIndex(Protocol):
     """Something that finds the references with the largest inner product."""
 
+    @property
+    def description(self) -> str:
+        """How it was built, in the words of FAISS's factory, and what it visits."""
+
     def search(self, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and reference numbers of the `count` best, descending, for queries (Q, D): both (Q, count)."""
 

@@ -31,12 +31,28 @@ class IterationPlan:
     own_support: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Of `sampled` particles, `held` had the best pose of an exhaustive search among their candidates; index: how it was
+    built."""
+
+    held: int
+    sampled: int
+    index: str
+
+    @staticmethod
+    def of_all(parts: list[Recall]) -> Recall:
+        """All of a search's parts together."""
+        return Recall(sum(p.held for p in parts), sum(p.sampled for p in parts), ", ".join(sorted({p.index for p in parts})))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class IterationRecord:
     """The figures of a finished iteration, as they stand in run.json.
 
     resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
-    class_changes: share of particles that changed class.
+    class_changes: share of particles that changed class; recall: share of `recall_particles` whose best pose the vector
+    search found (not a number without a search); index: its recipe as built.
     """
 
     number: int
@@ -50,6 +66,9 @@ class IterationRecord:
     class_sizes: tuple[int, ...] = ()
     class_resolution_a: tuple[float, ...] = ()
     class_changes: float = 0.0
+    recall: float = float("nan")
+    recall_particles: int = 0
+    index: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,13 +7,27 @@ import torch
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.search import Band, Gallery
 from swiftres_plugin.engine.maths.slices import extract_slices
-from swiftres_plugin.engine.maths.vectors import Basis, as_real
+from swiftres_plugin.engine.maths.vectors import Basis, as_real, likelihood_weights
 
 BASIS_REFERENCES = 8192  # references the principal components are computed from
 
 
-def find_basis(volume: torch.Tensor, rotations: np.ndarray, band: Band, weight: torch.Tensor, components: int) -> Basis:
-    """Principal components (through the origin, so that inner products survive) of a sample of the references."""
+def find_basis(volume: torch.Tensor, rotations: np.ndarray, band: Band, strength: torch.Tensor, components: int) -> Basis:
+    """Principal components (through the origin, so that inner products survive) of a sample of the references.
+
+    strength: (L,) mean C^2 / noise of the particles, whose signal-to-noise ratio weighs the components; components: how many,
+    0 for every coefficient.
+    """
+    weight, power_weight = likelihood_weights(strength, band)
+    if components == 0:
+        return Basis(band, weight, None, 1.0, power_weight)
+    directions, explained = principal_components(volume, rotations, band, weight, components)
+    return Basis(band, weight, directions, explained, power_weight)
+
+
+def principal_components(volume: torch.Tensor, rotations: np.ndarray, band: Band, weight: torch.Tensor,
+                         components: int) -> tuple[torch.Tensor, float]:
+    """(2L, D) directions of largest power of the weighted references, and the share of the power that they hold."""
     step = max(1, len(rotations) // BASIS_REFERENCES)
     sample = torch.from_numpy(rotations[::step].astype(np.float32)).to(volume.device)
     covariance: torch.Tensor | None = None
@@ -25,7 +39,7 @@ def find_basis(volume: torch.Tensor, rotations: np.ndarray, band: Band, weight: 
     values, directions = torch.linalg.eigh(covariance.double())
     count = min(components, len(values))
     explained = float(values[-count:].clamp(min=0).sum() / values.clamp(min=0).sum())
-    return Basis(band, weight, directions[:, -count:].flip(1).float().contiguous(), explained)
+    return directions[:, -count:].flip(1).float().contiguous(), explained
 
 
 def build_gallery(volume: torch.Tensor, rotations: np.ndarray, step_rad: float, basis: Basis, compute: Compute) -> Gallery:

@@ -29,10 +29,8 @@ def search(batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor, sh
     noise: (B, L) noise power; centre_a: (B, 2) where each particle's shift grid `shifts_a` (S, 2) is centred.
     """
     moves = centre_a[:, None] + shifts_a[None]
-    matched = batch.ctf * batch.images / noise
     ramp = phase_ramp(batch.band.wave_px.to(moves.dtype) / batch.band.box_a, -moves)
-    strength = (batch.ctf ** 2 / noise)[:, None].expand(ramp.shape)
-    queries = basis.of_queries(matched[:, None] * ramp, strength)
+    queries = basis.of_particles(batch, noise, ramp)
     scores, ids = index.search(queries.flatten(0, 1), MATCHES_PER_SHIFT)
     return distinct(gallery, moves, scores.view(len(moves), -1), ids.view(len(moves), -1), count)
 

@@ -1,6 +1,8 @@
 """The search's inner product is the log-likelihood: exactly so for all components and a CTF that is level on shells."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
@@ -34,7 +36,7 @@ def complete(band) -> Basis:
     """Every component: an orthonormal basis of the whole space, turned so that no axis is special."""
     random = torch.randn((2 * len(band),) * 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return Basis(band, 0.5 + torch.rand(len(band), generator=torch.Generator().manual_seed(2)),
-                 torch.linalg.qr(random)[0].float(), 1.0)
+                 torch.linalg.qr(random)[0].float(), 1.0, 0.3 + torch.arange(float(band.last_shell)))
 
 
 def scores(basis: Basis, images, ctf, noise, slices) -> np.ndarray:
@@ -46,6 +48,13 @@ def test_inner_product_is_the_log_likelihood():
     band, images, ctf, noise, slices, plain = setting(level=True)
     found = scores(complete(band), images, ctf, noise, slices)
     np.testing.assert_allclose(found, plain, atol=2e-4 * np.abs(plain).max())
+
+
+def test_without_components_every_sample_is_kept():
+    band, images, ctf, noise, slices, plain = setting(level=True)
+    basis = replace(complete(band), components=None)
+    assert basis.of_references(slices).shape[1] == 2 * len(band) + band.last_shell
+    np.testing.assert_allclose(scores(basis, images, ctf, noise, slices), plain, atol=2e-4 * np.abs(plain).max())
 
 
 @pytest.mark.parametrize("astigmatism_a", [0.0, 500.0])

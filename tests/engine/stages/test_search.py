@@ -1,17 +1,25 @@
 """Gallery, index and search: every index gives the same answer, and the answer holds the true pose."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from synthetic import Phantom, engine_over, particle_set, plain_spectra
 
-from swiftres_plugin.engine.data.search import Gallery
+from swiftres_plugin.engine.data.particles import ArraySource
+from swiftres_plugin.engine.data.search import Candidates, Gallery
+from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.geometry import rotation_angle, so3_grid
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
+from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.maths.vectors import Basis
+from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
 from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
-from swiftres_plugin.engine.stages.index import TorchIndex, build_index, faiss_problem
+from swiftres_plugin.engine.stages.index import TorchIndex, build_index, faiss_problem, fitted_lists, parse_recipe
 from swiftres_plugin.engine.stages.search import distinct, search, shift_grid
 from swiftres_plugin.errors import InputError
 
@@ -44,19 +52,56 @@ def test_blocks_change_nothing(monkeypatch):
 
 @needs_faiss
 def test_matches_that_an_index_does_not_find_are_missing():
-    """Sixteen asked of one cell of four: those it lacks score -inf, and what is there is right."""
-    vectors, queries = random_vectors(20), random_vectors(5)
-    scores, ids = build_index(vectors, "IVF4,Flat", nprobe=1).search(queries, 16)
+    """Seventy asked of one cell of four: those it lacks score -inf, and what is there is right."""
+    vectors, queries = random_vectors(160), random_vectors(5)
+    scores, ids = build_index(vectors, "IVF4,Flat", nprobe=1).search(queries, 70)
     missing = torch.isinf(scores)
     assert missing.any() and not missing.all() and (ids >= 0).all()
     torch.testing.assert_close(scores[~missing], (queries @ vectors.T).gather(1, ids)[~missing])
 
 
 @needs_faiss
-@pytest.mark.parametrize("recipe", ["Nonsense", "IVF100000,Flat"])
+@pytest.mark.parametrize("recipe", ["Nonsense", "IVF4,PQ7"])
 def test_a_recipe_that_cannot_be_built_is_named(recipe):
-    with pytest.raises(InputError, match=recipe.split(",")[0]):
+    with pytest.raises(InputError, match=recipe):
         build_index(random_vectors(100), recipe)
+
+
+@pytest.mark.parametrize("recipe, components, factory", [
+    ("auto", 100, "Flat"), ("exact", 0, "Flat"), ("PCA64", 64, "Flat"), ("PCA32,IVF,SQ8", 32, "IVF,SQ8"),
+    ("IVFPQ48", 0, "OPQ48_192,IVF,PQ48"), ("IVFPQ32", 0, "OPQ32_128,IVF,PQ32"), ("SQ8", 100, "SQ8")])
+def test_recipes_say_components_and_factory(recipe, components, factory):
+    found = parse_recipe(recipe, 100)
+    assert (found.components, found.factory) == (components, factory)
+
+
+@pytest.mark.parametrize("recipe", ["PCAR64,Flat", "IVF4,PCA8,Flat", "L2norm,Flat"])
+def test_recipes_that_change_inner_products_are_refused(recipe):
+    with pytest.raises(InputError, match="inner products"):
+        parse_recipe(recipe, 128)
+
+
+@pytest.mark.parametrize("factory, references, fitted", [
+    ("IVF32768,Flat", 3900, "IVF100,Flat"), ("OPQ4_8,IVF,PQ4", 10_000, "OPQ4_8,IVF256,PQ4"),
+    ("IVF8_HNSW32,SQ8", 50, "IVF1_HNSW32,SQ8"),
+    ("IVF,Flat", 1_000_000, "IVF4000,Flat"), ("SQ8", 10, "SQ8")])
+def test_lists_are_as_many_as_the_references_can_train(factory, references, fitted):
+    assert fitted_lists(factory, references) == fitted
+
+
+@needs_faiss
+def test_an_index_says_how_it_was_built():
+    assert build_index(random_vectors(400), "IVF1000,Flat", nprobe=3).description == "IVF10,Flat, 3 of 10 lists visited"
+    assert build_index(random_vectors(400), "IVF4,Flat", nprobe=64).description == "IVF4,Flat, 4 of 4 lists visited"
+    assert build_index(random_vectors(400), "auto").description == "Flat"
+
+
+@needs_faiss
+def test_more_lists_visited_find_more():
+    vectors, queries = random_vectors(2000), random_vectors(200)
+    best = TorchIndex(vectors).search(queries, 1)[1]
+    shares = [(build_index(vectors, "IVF32,Flat", nprobe=n).search(queries, 1)[1] == best).float().mean() for n in (1, 8, 32)]
+    assert shares[0] < shares[1] < shares[2] == 1
 
 
 def test_shift_grid_fills_a_circle():
@@ -68,9 +113,30 @@ def test_shift_grid_fills_a_circle():
     assert len(grid) == sum((3 * a) ** 2 + (3 * b) ** 2 <= 11.5 ** 2 for a in range(-9, 10) for b in range(-9, 10))
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Forty noisy particles and what they are compared with."""
+
+    source: ArraySource
+    batch: ParticleBatch
+    noise: torch.Tensor
+    volume: torch.Tensor
+    basis: Basis
+    gallery: Gallery
+    shifts: torch.Tensor
+
+    @property
+    def moves(self) -> torch.Tensor:
+        return self.shifts.expand(COUNT, -1, -1)
+
+    @property
+    def queries(self) -> torch.Tensor:
+        ramp = phase_ramp(self.batch.band.wave_px.float() / self.batch.band.box_a, -self.moves)
+        return self.basis.of_particles(self.batch, self.noise, ramp).flatten(0, 1)
+
+
 @pytest.fixture(scope="module")
-def searched():
-    """Forty noisy particles, their candidates, and the exact likelihood of every reference at every shift."""
+def problem():
     # with more noise the exact likelihood itself loses particles: thirty-two pixels hold little
     source = particle_set(COUNT, noise=NOISE, astigmatism_a=500.0, shift_a=3.0)
     engine = engine_over(plain_spectra(source))
@@ -79,12 +145,55 @@ def searched():
     rotations = so3_grid(STEP_RAD)
     batch = engine.batch(np.arange(COUNT), band)
     noise = torch.full(batch.ctf.shape, NOISE ** 2)
-    basis = find_basis(volume, rotations, band, (batch.ctf ** 2 / noise).mean(0).sqrt(), 128)
+    basis = find_basis(volume, rotations, band, (batch.ctf ** 2 / noise).mean(0), 128)
     gallery = build_gallery(volume, rotations, STEP_RAD, basis, engine.compute)
-    shifts = torch.from_numpy(shift_grid(8.0, 8.0)).float()
-    found = search(batch, noise, torch.zeros(COUNT, 2), shifts, basis, gallery, TorchIndex(gallery.vectors), 24)
-    exact = exhaustive(batch, noise, shifts, extract_slices(volume, gallery.image_to_volume, band.wave_px))
-    return source.particles, gallery, shifts, found, exact
+    return Problem(source, batch, noise, volume, basis, gallery, torch.from_numpy(shift_grid(8.0, 8.0)).float())
+
+
+@pytest.fixture(scope="module")
+def searched(problem):
+    """The particles, their candidates, and the exact likelihood of every reference at every shift."""
+    p = problem
+    found = search(p.batch, p.noise, torch.zeros(COUNT, 2), p.shifts, p.basis, p.gallery, TorchIndex(p.gallery.vectors), 24)
+    slices = extract_slices(p.volume, p.gallery.image_to_volume, p.batch.band.wave_px)
+    return p.source.particles, p.gallery, p.shifts, found, exhaustive(p.batch, p.noise, p.shifts, slices)
+
+
+@needs_faiss
+@pytest.mark.parametrize("recipe, share", [("SQfp16", 0.99), ("SQ8", 0.9), ("IVF8,PQ15x4", 0.03)])
+def test_rounded_references_are_found_less_surely(problem, recipe, share):
+    """How often the first match is that of an exact search: nearly always, but for a quantiser of 8 bytes a reference."""
+    vectors, queries = problem.gallery.vectors, problem.queries
+    best = TorchIndex(vectors).search(queries, 50)[1]
+    found = build_index(vectors, recipe, 8).search(queries, 1)[1]
+    assert (found == best[:, :1]).float().mean() >= share
+    assert (found == best).any(1).float().mean() >= min(0.99, 5 * share)
+
+
+@pytest.mark.parametrize("block", [1 << 16, 1 << 25])
+def test_exhaustive_search_is_the_plain_maximum(problem, searched, monkeypatch, block):
+    """In blocks of few references as in one."""
+    monkeypatch.setattr("swiftres_plugin.engine.stages.exhaustive.BLOCK_BYTES", block)
+    best = exhaustive_search(problem.batch, problem.noise, problem.volume, problem.gallery.image_to_volume, problem.moves)
+    exact = searched[-1].flatten(1)
+    torch.testing.assert_close(best.score[:, 0], exact.amax(1), rtol=1e-4, atol=1e-3)
+    shift, reference = exact.argmax(1) // len(problem.gallery.vectors), exact.argmax(1) % len(problem.gallery.vectors)
+    assert torch.equal(best.image_to_volume[:, 0], problem.gallery.image_to_volume[reference])
+    assert torch.equal(best.shift_a[:, 0], problem.shifts[shift])
+
+
+def test_the_best_pose_is_held_by_a_candidate_near_it_or_its_mate():
+    """One candidate a particle: 5 degrees off, 15 off, at a mate, at another place, and missing."""
+    operators = symmetry_operators("C2")
+    base = Rotation.from_euler("ZYZ", [10, 40, 70], degrees=True)
+    turns = [base * Rotation.from_rotvec([np.deg2rad(d), 0, 0]) for d in (5, 15, 0, 0, 0)]
+    rotations = np.stack([t.as_matrix() for t in turns])
+    rotations[2] = operators[1] @ rotations[2]
+    shift = torch.tensor([[0.0, 1], [0, 0], [0, 0], [4, 0], [0, 0]])
+    score = torch.tensor([1.0, 1, 1, 1, -np.inf])
+    found = Candidates(torch.from_numpy(rotations).float()[:, None], shift[:, None], score[:, None])
+    best = Candidates(torch.from_numpy(base.as_matrix()).float().expand(5, 1, 3, 3), torch.zeros(5, 1, 2), torch.ones(5, 1))
+    assert holds_best(found, best, operators, np.deg2rad(10), 2.0).tolist() == [True, False, True, False, False]
 
 
 def exhaustive(batch, noise, shifts, slices) -> torch.Tensor:
