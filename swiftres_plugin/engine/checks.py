@@ -11,6 +11,7 @@ import torch
 from .. import layout
 from ..errors import InputError
 from .data.maps import Map
+from .data.particles import Optics
 from .maths.fourier import filter_shells, low_pass_gain
 
 PIXEL_TOLERANCE = 0.01
@@ -18,6 +19,7 @@ RANGE_TOLERANCE = 1e-3
 SAME_MAP = 1 - 1e-6  # correlation of maps that only rounding tells apart
 # Smaller boxes hold too few frequencies to align anything.
 LEAST_BOX_PX = 16
+LEAST_BOX_SHARE = 0.6  # of the first optics group's box, in angstroms: a particle takes up about as much
 
 
 def check_mask(mask: Map, box_px: int, pixel_size_a: float, name: object = "mask") -> None:
@@ -70,6 +72,17 @@ def check_box(box_px: int, pixel_size_a: float, name: object = "particles") -> N
                          expected=f"at least {LEAST_BOX_PX} px")
     if not 0 < pixel_size_a < np.inf:
         raise InputError("the pixel size is no length", where=name, found=f"{pixel_size_a:g} A")
+
+
+def check_optics(optics: Sequence[Optics], name: object = "particles") -> None:
+    """Raises `InputError` for a group with a bad box or pixel size, or one whose box covers too little of the first's."""
+    for group in optics:
+        check_box(group.box_px, group.pixel_size_a, name)
+        if group.box_a < LEAST_BOX_SHARE * optics[0].box_a:
+            raise InputError("the boxes of two optics groups are too different to hold the same particle", where=name,
+                             found=f"{group.box_a:g} A in {group.name}, {optics[0].box_a:g} A in {optics[0].name}",
+                             expected=f"at least {LEAST_BOX_SHARE:.0%} of the first group's",
+                             remedy="Extract both groups in boxes of about one size in angstroms.")
 
 
 def check_output_folder(path: Path | str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine, image_noise, reconstruct_half
-from swiftres_plugin.engine.checks import check_box, check_mask, check_output_folder
+from swiftres_plugin.engine.checks import check_mask, check_optics, check_output_folder
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
@@ -67,7 +67,7 @@ def reconstruct_files(particles: str, mask: str, settings: RefineSettings, outpu
 def open_particles(path: str) -> Particles:
     """The particles of a STAR file, checked: with poses, and with stacks that hold their images."""
     particles = read_particles(path)
-    check_box(particles.box_px, particles.pixel_size_a, path)
+    check_optics(particles.optics, path)
     if particles.poses is None:
         raise InputError("a reconstruction needs poses", where=path, found="no angle columns",
                          expected="rlnAngleRot, rlnAngleTilt and rlnAnglePsi",

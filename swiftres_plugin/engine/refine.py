@@ -24,6 +24,7 @@ from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
+from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
@@ -86,7 +87,8 @@ def input_poses(particles: Particles) -> Assignment:
     if particles.poses is None:
         raise ValueError("local refinement needs input poses")
     n = len(particles)
-    return Assignment(particles.poses.image_to_volume, particles.poses.shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)),
+    shift_a = shift_of_particle(particles, particles.poses.shift_a)
+    return Assignment(particles.poses.image_to_volume, shift_a, np.zeros(n), np.ones(n), np.zeros((n, 5, 5)),
                       np.zeros(n, dtype=np.int64))
 
 

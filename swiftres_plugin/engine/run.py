@@ -17,7 +17,13 @@ import torch
 import swiftres_plugin
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine
-from swiftres_plugin.engine.checks import check_box, check_different, check_mask, check_output_folder, check_reference
+from swiftres_plugin.engine.checks import (
+    check_different,
+    check_mask,
+    check_optics,
+    check_output_folder,
+    check_reference,
+)
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
@@ -28,6 +34,7 @@ from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import absolute, open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.axes import Axes, find_axes, turned
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
 from swiftres_plugin.engine.refine import refine, start
@@ -67,7 +74,7 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     """Read metadata and maps and check everything that can be known before the work starts."""
     operators = open_symmetry(settings.schedule.symmetry)
     particles = read_particles(inputs.particles)
-    check_box(particles.box_px, particles.pixel_size_a, inputs.particles)
+    check_optics(particles.optics, inputs.particles)
     check_stacks(particles)
     if len(particles) < 4:
         raise InputError("too few particles", where=inputs.particles, found=str(len(particles)), expected="at least 4")
@@ -224,7 +231,8 @@ def with_poses(particles: Particles, state: RefinementState) -> Particles:
         return particles
     scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability,
               "class_id": found.class_id}
-    return replace(particles, poses=Poses(found.image_to_volume, found.shift_a), half=state.half,
+    poses = Poses(found.image_to_volume, shift_of_image(particles, found.shift_a))
+    return replace(particles, poses=poses, half=state.half,
                    scores={**particles.scores, **scores})
 
 

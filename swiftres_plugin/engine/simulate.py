@@ -23,10 +23,11 @@ from .data.particles import Ctf, Optics, Particles, Poses
 from .io.mrc import StackWriter, write_map
 from .io.star import write_particles
 from .io.symmetry import open_symmetry
-from .maths.ctf import contrast_transfer
+from .maths.aberrations import magnification_matrix, odd_phase
 from .maths.fourier import crop_or_pad, filter_shells, image_band, low_pass_gain, phase_ramp, spectra_to_images
 from .maths.geometry import random_rotations
 from .maths.slices import extract_slices, fourier_volume
+from .maths.transfer import particle_transfer
 from .report import Reporter
 
 BATCH = 32
@@ -84,34 +85,38 @@ class Projector:
 
         Raises `ValueError` when the particles have no poses.
         """
+        images = np.empty((len(particles), self.box_px, self.box_px), np.float32)
+        for group in np.unique(particles.optics_group):
+            rows = np.flatnonzero(particles.optics_group == group)
+            images[rows] = self._of_group(particles.take(rows), particles.optics[group], with_ctf)
+        return images
+
+    def _of_group(self, particles: Particles, optics: Optics, with_ctf: bool) -> np.ndarray:
+        """Images (B, n, n) of particles that are all of one optics group."""
         if particles.poses is None:
             raise ValueError("particles without poses cannot be projected")
+        matrix = torch.eye(3)
+        matrix[:2, :2] = torch.from_numpy(magnification_matrix(optics))
+        # On the slice, frequencies of the image are those of the particle: R M k.
         rotations = torch.from_numpy(particles.poses.image_to_volume).float()
+        if optics.distorted:
+            rotations = rotations @ matrix
         spectra = self._scale * extract_slices(self._volume, rotations, self._wave_px)
         shift_px = torch.from_numpy(particles.poses.shift_a / self.pixel_size_a).float()
         spectra *= phase_ramp(self._band.wave_px.float() / self._band.box_px, shift_px)
         mean = torch.full((len(particles), 1), self._mean)
         if with_ctf:
             frequency_x, frequency_y = self._band.frequency()
-            spectra *= _transfer(particles, frequency_x, frequency_y)
-            zero = torch.zeros(1)
-            mean *= _transfer(particles, zero, zero)
+            if optics.distorted:
+                frequency_x, frequency_y = matrix[:2, :2] @ torch.stack([frequency_x, frequency_y])
+            spectra *= particle_transfer(particles, frequency_x, frequency_y)
+            if optics.shifts_phases:
+                phase = odd_phase(optics, frequency_x, frequency_y).float()
+                spectra *= torch.polar(torch.ones_like(phase), phase)
+            mean *= particle_transfer(particles, torch.zeros(1), torch.zeros(1))
         images = spectra_to_images(spectra, self._band) + mean[..., None]
         start = self.box_px - self.box_px // 2
         return images[:, start:start + self.box_px, start:start + self.box_px].contiguous().numpy()
-
-
-def _transfer(particles: Particles, frequency_x: torch.Tensor, frequency_y: torch.Tensor) -> torch.Tensor:
-    """(B, L) contrast transfer of particles that may be of several optics groups."""
-    optics = [particles.optics[group] for group in particles.optics_group.tolist()]
-    ctf = particles.ctf
-    return contrast_transfer(
-        frequency_x, frequency_y, defocus_u_a=torch.from_numpy(ctf.defocus_u_a),
-        defocus_v_a=torch.from_numpy(ctf.defocus_v_a), defocus_angle_rad=torch.from_numpy(ctf.defocus_angle_rad),
-        phase_shift_rad=torch.from_numpy(ctf.phase_shift_rad), voltage_kv=torch.tensor([o.voltage_kv for o in optics]),
-        spherical_aberration_mm=torch.tensor([o.spherical_aberration_mm for o in optics]),
-        amplitude_contrast=torch.tensor([o.amplitude_contrast for o in optics]),
-        phase_flipped=torch.tensor([o.phase_flipped for o in optics]))
 
 
 def project_particles(density: Map, particles: Particles, stack: Path, with_ctf: bool, reporter: Reporter) -> Particles:
@@ -121,6 +126,10 @@ def project_particles(density: Map, particles: Particles, stack: Path, with_ctf:
     """
     if particles.poses is None:
         raise InputError("the particles have no poses", expected="rlnAngleRot, rlnAngleTilt and rlnAnglePsi")
+    if len({(optics.box_px, optics.pixel_size_a) for optics in particles.optics}) > 1:
+        raise InputError("the optics groups have mixed boxes or pixel sizes, and a stack has one",
+                         found=", ".join(f"{o.box_px} px of {o.pixel_size_a:g} A" for o in particles.optics[:5]),
+                         remedy="Project the particles of each group by themselves.")
     sizes = [(particles.box_px, round(particles.pixel_size_a, 3)), (density.box_px, round(density.pixel_size_a, 3))]
     if sizes[0] != sizes[1]:
         raise InputError("map and particles differ in box or pixel size", found="map {1[0]} px of {1[1]} A".format(*sizes),

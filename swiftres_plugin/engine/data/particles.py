@@ -7,10 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
+NO_DISTORTION = (1.0, 0.0, 0.0, 1.0)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Optics:
-    """One optics group: what a microscope session shares."""
+    """One optics group: what a microscope session shares (signs and formulas: docs/conventions.md).
+
+    beam_tilt_rad: x and y. odd_zernike, even_zernike: coefficients in RELION's order. magnification: the matrix M by rows;
+    it carries frequencies of the image to those of the particle.
+    """
 
     voltage_kv: float
     spherical_aberration_mm: float
@@ -19,25 +25,48 @@ class Optics:
     box_px: int
     phase_flipped: bool = False
     name: str = "opticsGroup1"
+    beam_tilt_rad: tuple[float, float] = (0.0, 0.0)
+    odd_zernike: tuple[float, ...] = ()
+    even_zernike: tuple[float, ...] = ()
+    magnification: tuple[float, float, float, float] = NO_DISTORTION
+
+    @property
+    def box_a(self) -> float:
+        return self.box_px * self.pixel_size_a
+
+    @property
+    def distorted(self) -> bool:
+        return self.magnification != NO_DISTORTION
+
+    @property
+    def shifts_phases(self) -> bool:
+        """Whether the images carry phases that no contrast transfer has."""
+        return any(self.beam_tilt_rad) or any(self.odd_zernike)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ctf:
-    """Defocus of each particle; all fields (N,) float64."""
+    """Defocus of each particle; all fields (N,) float64.
+
+    b_factor_a2 and scale multiply the transfer by scale * exp(-b_factor_a2 / 4 * k^2); None where no particle is damped.
+    """
 
     defocus_u_a: np.ndarray
     defocus_v_a: np.ndarray
     defocus_angle_rad: np.ndarray
     phase_shift_rad: np.ndarray
+    b_factor_a2: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        _same_length(self, ("defocus_u_a", "defocus_v_a", "defocus_angle_rad", "phase_shift_rad"))
+        _same_length(self, tuple(name for name in Ctf.__slots__ if getattr(self, name) is not None))
 
     def __len__(self) -> int:
         return len(self.defocus_u_a)
 
     def take(self, rows: np.ndarray) -> Ctf:
-        return Ctf(self.defocus_u_a[rows], self.defocus_v_a[rows], self.defocus_angle_rad[rows], self.phase_shift_rad[rows])
+        fields = (getattr(self, name) for name in Ctf.__slots__)
+        return Ctf(*(None if values is None else values[rows] for values in fields))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

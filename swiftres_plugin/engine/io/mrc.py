@@ -202,12 +202,12 @@ class MrcSource:
         self._lock = threading.Lock()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Images of the particles at `rows`: (B, n, n) float32.
+        """Images of the particles at `rows`, whose optics groups have one box: (B, n, n) float32.
 
         Raises `InputError` naming file and image when one cannot be read or holds NaN or infinity.
         """
         rows = np.asarray(rows)
-        box = self.particles.box_px
+        box = self.particles.optics[self.particles.optics_group[rows[0]]].box_px
         images = np.empty((len(rows), box, box), np.float32)
         stacks, slices = self.particles.stack_index[rows], self.particles.slice_index[rows]
         # By file and place within it: neighbouring images share a file, and disks like to read forwards.
@@ -267,8 +267,10 @@ def check_stacks(particles: Particles) -> None:
         if last[stack] < 0:
             continue
         header = read_header(path)
-        if header.shape[1:] != (particles.box_px, particles.box_px):
-            raise _wrong_box(path, header, particles.box_px)
+        for group in np.unique(particles.optics_group[particles.stack_index == stack]):
+            box = particles.optics[group].box_px
+            if header.shape[1:] != (box, box):
+                raise _wrong_box(path, header, box)
         _check_complete(path, header)
         if last[stack] >= header.shape[0]:
             row = np.flatnonzero((particles.stack_index == stack) & (particles.slice_index == last[stack]))[0]

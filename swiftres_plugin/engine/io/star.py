@@ -17,6 +17,7 @@ from ..data.particles import Ctf, Optics, Particles, Poses
 from ..maths.geometry import euler_to_matrix, matrix_to_euler
 from .files import written_atomically
 from .mrc import read_header
+from .star_aberrations import TILT, aberration_columns, aberrations, damping_columns, damping_of
 from .star_tables import Table, format_table, read_tables
 
 DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
@@ -43,18 +44,23 @@ def read_particles(path: Path | str) -> Particles:
     the engine does not interpret are kept as strings. Stacks are looked for beside the STAR file, in the current
     folder, and in the folders above the STAR file.
 
-    Raises `InputError` where the file lacks something needed, or holds images of mixed boxes or pixel sizes.
+    Raises `InputError` where the file lacks something needed.
     """
     path = Path(path)
     rows, optics_rows = _particle_and_optics_tables(path)
     paths, stack_index, slice_index = _images(path, rows)
-    ctf = _ctf(path, rows)
-    optics, group, extra_optics = _optics(path, rows, optics_rows, paths[0])
+    table, group = _optics_from_particles(path, rows) if optics_rows is None else _groups_in_use(path, rows, optics_rows)
+    damping = damping_of(rows, table, group, lambda columns, label: _numbers(path, columns, label))
+    ctf = _ctf(path, rows, damping)
+    _, first = np.unique(group, return_index=True)
+    optics, extra_optics = _optics(path, rows, table, [paths[stack] for stack in stack_index[first]])
+    pixel_size_a = np.array([o.pixel_size_a for o in optics])[group]
     return Particles(
         particle_id=np.arange(len(ctf), dtype=np.int64), stack_paths=paths, stack_index=stack_index,
         slice_index=slice_index, optics=optics, optics_group=group, ctf=ctf, half=_half(path, rows),
-        poses=_poses(path, rows, optics[0].pixel_size_a), scores=_scores(path, rows),
-        extra={k: np.array(v) for k, v in rows.items() if k not in PARTICLE_COLUMNS}, extra_optics=extra_optics)
+        poses=_poses(path, rows, pixel_size_a), scores=_scores(path, rows),
+        extra={k: np.array(v) for k, v in rows.items() if k not in PARTICLE_COLUMNS and k not in damping},
+        extra_optics={k: v for k, v in extra_optics.items() if k not in damping})
 
 
 def _particle_and_optics_tables(path: Path) -> tuple[Table, Table | None]:
@@ -98,22 +104,22 @@ def _resolved(stack: str, folder: Path) -> str:
     return os.path.normpath(folder / stack)
 
 
-def _ctf(path: Path, rows: Table) -> Ctf:
+def _ctf(path: Path, rows: Table, damping: Mapping[str, np.ndarray]) -> Ctf:
     missing = [label for label in DEFOCUS if label not in rows]
     if missing:
         raise InputError("the particles have no CTF", where=path, found=f"no column {', '.join(missing)}",
                          remedy="Estimate the CTF first, and give the STAR file that holds it.")
     u, v, angle = (_numbers(path, rows, label) for label in DEFOCUS)
     phase = _numbers(path, rows, "rlnPhaseShift") if "rlnPhaseShift" in rows else np.zeros(len(u))
-    return Ctf(u, v, np.deg2rad(angle), np.deg2rad(phase))
+    return Ctf(u, v, np.deg2rad(angle), np.deg2rad(phase), damping.get("rlnCtfBfactor"), damping.get("rlnCtfScalefactor"))
 
 
-def _poses(path: Path, rows: Table, pixel_size_a: float) -> Poses | None:
+def _poses(path: Path, rows: Table, pixel_size_a: np.ndarray) -> Poses | None:
     if not all(label in rows for label in ANGLES):
         return None
     rot, tilt, psi = (np.deg2rad(_numbers(path, rows, label)) for label in ANGLES)
     shift_a = np.zeros((len(rot), 2))
-    for labels, unit_a in ((ORIGINS_A, 1.0), (ORIGINS_PX, pixel_size_a)):
+    for labels, unit_a in ((ORIGINS_A, 1.0), (ORIGINS_PX, pixel_size_a[:, None])):
         if all(label in rows for label in labels):
             shift_a = unit_a * np.stack([_numbers(path, rows, label) for label in labels], axis=1)
             break
@@ -163,13 +169,9 @@ def _number_or_nan(text: str) -> float:
 
 # ---------------------------------------------------------------------------------------------- optics
 
-def _optics(path: Path, rows: Table, optics_rows: Table | None,
-            first_stack: str) -> tuple[tuple[Optics, ...], np.ndarray, dict[str, tuple[str, ...]]]:
-    """The groups that have particles, the group of each particle, and the uninterpreted columns of the optics table."""
-    if optics_rows is None:
-        table, group = _optics_from_particles(path, rows)
-    else:
-        table, group = _groups_in_use(path, rows, optics_rows)
+def _optics(path: Path, rows: Table, table: Table,
+            first_stacks: list[str]) -> tuple[tuple[Optics, ...], dict[str, tuple[str, ...]]]:
+    """The groups of `table`, and its uninterpreted columns; `first_stacks` holds the first images of each group."""
     missing = [label for label in MICROSCOPE if label not in table]
     if missing:
         raise InputError("the optics table lacks columns", where=path, found=f"no {', '.join(missing)}",
@@ -177,16 +179,16 @@ def _optics(path: Path, rows: Table, optics_rows: Table | None,
     if "rlnCtfDataAreCtfPremultiplied" in table and _numbers(path, table, "rlnCtfDataAreCtfPremultiplied").any():
         raise InputError("images already multiplied by their CTF are not supported", where=path,
                          remedy="Extract the particles again without premultiplication.")
-    pixels = _pixel_sizes(path, rows, table, first_stack)
-    boxes = _boxes(path, table, first_stack, len(pixels))
-    _check_alike(path, "box sizes", boxes, "px", 0.0)
-    _check_alike(path, "pixel sizes", pixels, "A", PIXEL_TOLERANCE)
-    volts, aberrations, contrasts = (_numbers(path, table, label) for label in MICROSCOPE)
+    pixels = _pixel_sizes(path, rows, table, first_stacks)
+    boxes = _boxes(path, table, first_stacks)
+    beyond = aberrations(path, table, lambda label: _numbers(path, table, label))
+    volts, spherical_mm, contrasts = (_numbers(path, table, label) for label in MICROSCOPE)
     flipped = _numbers(path, table, "rlnCtfDataArePhaseFlipped") if "rlnCtfDataArePhaseFlipped" in table else 0 * volts
     names = table.get("rlnOpticsGroupName", [f"opticsGroup{g + 1}" for g in range(len(volts))])
-    optics = tuple(Optics(float(volts[g]), float(aberrations[g]), float(contrasts[g]), float(pixels[g]), int(boxes[g]),
-                          bool(flipped[g]), names[g]) for g in range(len(volts)))
-    return optics, group, {k: tuple(v) for k, v in table.items() if k not in OPTICS_COLUMNS}
+    optics = tuple(Optics(float(volts[g]), float(spherical_mm[g]), float(contrasts[g]), float(pixels[g]), int(boxes[g]),
+                          bool(flipped[g]), names[g], **beyond[g])  # type: ignore[arg-type]
+                   for g in range(len(volts)))
+    return optics, {k: tuple(v) for k, v in table.items() if k not in OPTICS_COLUMNS}
 
 
 def _groups_in_use(path: Path, rows: Table, optics_rows: Table) -> tuple[Table, np.ndarray]:
@@ -215,7 +217,7 @@ def _optics_from_particles(path: Path, rows: Table) -> tuple[Table, np.ndarray]:
         raise InputError("no optics", where=path, found=f"neither a table data_optics nor {', '.join(missing)}",
                          expected="a table data_optics (RELION 3.1 or later)",
                          remedy="Export the particles from RELION 3.1 or later, or add the table.")
-    moved = [label for label in (*MICROSCOPE, *OLD_PIXEL, "rlnImagePixelSize", "rlnPixelSize", "rlnImageSize")
+    moved = [label for label in (*MICROSCOPE, *OLD_PIXEL, *TILT, "rlnImagePixelSize", "rlnPixelSize", "rlnImageSize")
              if label in rows]
     values = np.stack([_numbers(path, rows, label) for label in moved], axis=1)
     _, first, group = np.unique(values, axis=0, return_index=True, return_inverse=True)
@@ -231,8 +233,8 @@ def _optics_from_particles(path: Path, rows: Table) -> tuple[Table, np.ndarray]:
     return table, group.reshape(-1)
 
 
-def _pixel_sizes(path: Path, rows: Table, table: Table, first_stack: str) -> np.ndarray:
-    """Of each group: from the optics table, else from the particles, else from the header of the first stack."""
+def _pixel_sizes(path: Path, rows: Table, table: Table, first_stacks: list[str]) -> np.ndarray:
+    """Of each group: from the optics table, else from the particles, else from the header of its first stack."""
     groups = len(table["rlnVoltage"])
     if "rlnImagePixelSize" in table:
         pixels = _numbers(path, table, "rlnImagePixelSize")
@@ -242,17 +244,17 @@ def _pixel_sizes(path: Path, rows: Table, table: Table, first_stack: str) -> np.
         _check_alike(path, "pixel sizes", values, "A", PIXEL_TOLERANCE)
         pixels = np.full(groups, values[0])
     else:
-        pixels = np.full(groups, read_header(first_stack).voxel_size_a[0])
+        pixels = np.array([read_header(stack).voxel_size_a[0] for stack in first_stacks])
     if not (pixels > 0).all():
         raise InputError("no pixel size", where=path, found="no rlnImagePixelSize, and none in the header of the stack",
                          remedy="Add rlnImagePixelSize to the optics table.")
     return pixels
 
 
-def _boxes(path: Path, table: Table, first_stack: str, groups: int) -> np.ndarray:
+def _boxes(path: Path, table: Table, first_stacks: list[str]) -> np.ndarray:
     if "rlnImageSize" in table:
         return _numbers(path, table, "rlnImageSize")
-    return np.full(groups, read_header(first_stack).shape[2])
+    return np.array([read_header(stack).shape[2] for stack in first_stacks])
 
 
 def _check_alike(path: Path, what: str, values: np.ndarray, unit: str, tolerance: float) -> None:
@@ -291,6 +293,7 @@ def _optics_columns(particles: Particles) -> dict[str, list[str]]:
     }
     if any(g.phase_flipped for g in groups):
         columns["rlnCtfDataArePhaseFlipped"] = [str(int(g.phase_flipped)) for g in groups]
+    columns.update(aberration_columns(groups))
     columns.update({label: list(values) for label, values in particles.extra_optics.items()})
     columns.setdefault("rlnImageDimensionality", ["2"] * len(groups))
     return columns
@@ -305,7 +308,7 @@ def _particle_columns(particles: Particles, folder: Path) -> dict[str, list[str]
         "rlnOpticsGroup": _whole(particles.optics_group + 1),
         "rlnDefocusU": _fixed(ctf.defocus_u_a), "rlnDefocusV": _fixed(ctf.defocus_v_a),
         "rlnDefocusAngle": _fixed(np.rad2deg(ctf.defocus_angle_rad)),
-        "rlnPhaseShift": _fixed(np.rad2deg(ctf.phase_shift_rad)),
+        "rlnPhaseShift": _fixed(np.rad2deg(ctf.phase_shift_rad)), **damping_columns(ctf),
     }
     if particles.poses is not None:
         angles = np.rad2deg(matrix_to_euler(particles.poses.image_to_volume))

@@ -23,17 +23,21 @@ def contrast_transfer(
         frequency_x: Tensor, frequency_y: Tensor, *, defocus_u_a: Tensor, defocus_v_a: Tensor,
         defocus_angle_rad: Tensor, phase_shift_rad: Tensor, voltage_kv: Tensor | float,
         spherical_aberration_mm: Tensor | float, amplitude_contrast: Tensor | float,
-        phase_flipped: Tensor | bool = False) -> Tensor:
+        phase_flipped: Tensor | bool = False, aberration_rad: Tensor | None = None) -> Tensor:
     """(B, L) contrast transfer of B particles at L frequencies (1/A), in the frequencies' type and on their device.
 
     frequency_x, frequency_y: (L,). Particle values: (B,) each; those of the optics may also be plain numbers.
-    Rows that are `phase_flipped` get the absolute value. The value at zero frequency is
+    Rows that are `phase_flipped` get the absolute value. aberration_rad: (L,) taken from the phase of every particle
+    (even aberrations beyond the spherical one). The value at zero frequency is
     sin(phase shift + asin(amplitude contrast)): positive, white particles on black.
     """
     basis = _frequency_basis(frequency_x, frequency_y)
     weights = _phase_weights(
         defocus_u_a, defocus_v_a, defocus_angle_rad, phase_shift_rad, voltage_kv, spherical_aberration_mm,
         amplitude_contrast).to(frequency_x)
+    if aberration_rad is not None:
+        basis = torch.cat([basis, -aberration_rad[None].to(basis)])
+        weights = torch.cat([weights[:, :-1], torch.ones_like(weights[:, :1]), weights[:, -1:]], dim=1)
     transfer = frequency_x.new_empty(len(weights), basis.shape[1])
     for rows in _blocks(transfer):
         _sine_of_phase(weights[rows], basis, transfer[rows])
@@ -41,8 +45,14 @@ def contrast_transfer(
     return torch.where(flipped[:, None], transfer.abs(), transfer) if bool(flipped.any()) else transfer
 
 
+def damping(frequency_x: Tensor, frequency_y: Tensor, b_factor_a2: Tensor, scale: Tensor) -> Tensor:
+    """(B, L) scale * exp(-B / 4 k^2) of B particles at L frequencies (1/A)."""
+    squared = frequency_x * frequency_x + frequency_y * frequency_y
+    return scale[:, None] * torch.exp(-b_factor_a2[:, None] / 4 * squared)
+
+
 def _sine_of_phase(weights: Tensor, basis: Tensor, out: Tensor) -> None:
-    """Write sin(weights[:, :4] @ basis + weights[:, 4]) to `out`.
+    """Write sin(weights[:, :-1] @ basis + weights[:, -1]) to `out`.
 
     Term by term and not as a matrix product, which may run in TF32 on a GPU: ten bits are not enough for a phase of
     several hundred radians.

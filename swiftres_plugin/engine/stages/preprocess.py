@@ -1,25 +1,61 @@
-"""From images to resident spectra: normalise on the background, mask softly, transform, keep in half precision."""
+"""From images to resident spectra: normalise on the background, mask softly, transform, keep in half precision.
+
+Odd aberrations, anisotropic magnification and samplings of their own are taken out of the images here, once: all spectra
+are those of the undistorted particle on one band.
+"""
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.compute import Compute, free_host_bytes
-from swiftres_plugin.engine.data.particles import Optics, ParticleSource
+from swiftres_plugin.engine.data.particles import NO_DISTORTION, Optics, Particles, ParticleSource
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
-from swiftres_plugin.engine.maths.ctf import contrast_transfer, wavelength_a
+from swiftres_plugin.engine.maths.aberrations import magnification_matrix, odd_phase
+from swiftres_plugin.engine.maths.ctf import wavelength_a
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
+from swiftres_plugin.engine.maths.resample import spectra_at
+from swiftres_plugin.engine.maths.transfer import particle_transfer
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import PreprocessSettings
 
 EDGE_PX = 5.0  # width of the cosine edge of the circular mask
 IMAGE_BYTES = 24  # working memory per pixel
+OWN_GRID_BYTES = 120  # the same where images are transformed at frequencies between those of their grid
+PIXEL_TOLERANCE = 1e-4  # relative difference of pixel sizes that is a rounding
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupTransform:
+    """How the images of one optics group become spectra on the common band.
+
+    window: (n, n) of the group's own box; wave_own: (L, 2) where the band's coefficients lie in the transform of an image, in
+    cycles per its box, or None where they lie on its grid; factor: (L,) complex or None, what they are multiplied by;
+    noise_limit: cycles per pixel up to which all groups hold noise, or None where their pixels are alike.
+    """
+
+    window: torch.Tensor
+    wave_own: torch.Tensor | None = None
+    factor: torch.Tensor | None = None
+    noise_limit: float | None = None
+
+    def to(self, device: torch.device) -> GroupTransform:
+        wave, factor = (None if values is None else values.to(device) for values in (self.wave_own, self.factor))
+        return GroupTransform(self.window.to(device), wave, factor, self.noise_limit)
+
+    def spectra(self, images: torch.Tensor, band: Band, invert: bool) -> torch.Tensor:
+        """(B, L) complex64 of images (B, n, n) as they were recorded."""
+        clean = prepared(images, self.window, invert, self.noise_limit)
+        values = images_to_spectra(clean, band) if self.wave_own is None else spectra_at(clean, self.wave_own)
+        return values if self.factor is None else values * self.factor
 
 
 def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: Compute, reporter: Reporter,
@@ -28,20 +64,24 @@ def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: 
     particles = source.particles
     band = image_band(particles.box_px, particles.pixel_size_a)
     store = _storage((len(particles), len(band), 2), cache, compute)
-    window = circular_window(particles.box_px, _mask_radius_px(particles.optics, particles.ctf.defocus_u_a, settings))
+    transforms = group_transforms(particles, band, settings)
     reporter.stage("reading particles", len(particles))
 
     def loading(place: Compute) -> Callable[[np.ndarray], None]:
-        window_here, band_here = window.to(place.device), band.to(place.device)
+        band_here, here = band.to(place.device), on_device(transforms, place.device)
 
         def load(rows: np.ndarray) -> None:
-            images = torch.from_numpy(source.read(rows)).to(place.device)
-            spectra = images_to_spectra(prepared(images, window_here, settings.invert_contrast), band_here)
-            store[rows[0]:rows[-1] + 1] = checked(torch.view_as_real(spectra).to(torch.float16), rows)
+            for members, transform in alike(rows, particles.optics_group, here):
+                images = torch.from_numpy(source.read(members)).to(place.device)
+                spectra = transform.spectra(images, band_here, settings.invert_contrast)
+                values = checked(torch.view_as_real(spectra).to(torch.float16), members)
+                store[torch.from_numpy(members)] = values.to(store.device)
 
         return load
 
-    parts = compute.batches(np.arange(len(particles)), particles.box_px ** 2 * IMAGE_BYTES)
+    pixels = max(optics.box_px for optics in particles.optics) ** 2
+    size = pixels * (OWN_GRID_BYTES if own_grids(transforms) else IMAGE_BYTES)
+    parts = compute.batches(np.arange(len(particles)), size)
     compute.spread(loading, parts, done=lambda rows: reporter.advance(len(rows)))
     return Spectra(store, band, particles)
 
@@ -53,6 +93,65 @@ def checked(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
                          where=f"images {rows[0] + 1} to {rows[-1] + 1}",
                          remedy="Use particles that are not masked, and whose outlying pixels are removed.")
     return values
+
+
+def alike(rows: np.ndarray, group: np.ndarray,
+          transforms: list[GroupTransform]) -> list[tuple[np.ndarray, GroupTransform]]:
+    """`rows` parted by how their groups are treated."""
+    parts = []
+    for transform in dict.fromkeys(transforms[g] for g in np.unique(group[rows])):
+        numbers = [g for g, one in enumerate(transforms) if one is transform]
+        parts.append((rows[np.isin(group[rows], numbers)], transform))
+    return parts
+
+
+def on_device(transforms: list[GroupTransform], device: torch.device) -> list[GroupTransform]:
+    """The same on a device; groups that shared one share one there."""
+    moved = {transform: transform.to(device) for transform in dict.fromkeys(transforms)}
+    return [moved[transform] for transform in transforms]
+
+
+def own_grids(transforms: list[GroupTransform]) -> bool:
+    return any(transform.wave_own is not None for transform in transforms)
+
+
+def group_transforms(particles: Particles, band: Band, settings: PreprocessSettings) -> list[GroupTransform]:
+    """One for each optics group; groups whose images need nothing taken out of them share theirs."""
+    common, defocus_a = particles.optics[0], particles.ctf.defocus_u_a
+    mixed = not all(same_pixel(optics, common) for optics in particles.optics)
+    coarsest_a = max(optics.pixel_size_a for optics in particles.optics)
+
+    def transform(optics: Optics) -> GroupTransform:
+        own = has_own_grid(optics, common)
+        factor = torch.polar(*_gain_and_phase(optics, common, band)) if own or optics.shifts_phases else None
+        limit = 0.5 * optics.pixel_size_a / coarsest_a if mixed else None
+        window = _window(optics, common, defocus_a, settings)
+        return GroupTransform(window, wave_in(optics, band) if own else None, factor, limit)
+
+    plain = transform(replace(common, beam_tilt_rad=(0.0, 0.0), odd_zernike=(), magnification=NO_DISTORTION))
+    return [transform(optics) if has_own_grid(optics, common) or optics.shifts_phases else plain
+            for optics in particles.optics]
+
+
+def has_own_grid(optics: Optics, common: Optics) -> bool:
+    """Whether the coefficients of a group lie elsewhere than on the band of the `common` group."""
+    return optics.distorted or optics.box_px != common.box_px or not same_pixel(optics, common)
+
+
+def same_pixel(optics: Optics, common: Optics) -> bool:
+    return abs(optics.pixel_size_a - common.pixel_size_a) <= PIXEL_TOLERANCE * common.pixel_size_a
+
+
+def wave_in(optics: Optics, band: Band) -> torch.Tensor:
+    """(L, 2) float64: inv(M) k of the band's frequencies k, in cycles per box of the group."""
+    inverse = torch.from_numpy(np.linalg.inv(magnification_matrix(optics))).to(band.wave_px.device)
+    return band.wave_px.double() @ inverse.T * (optics.box_a / band.box_a)
+
+
+def _gain_and_phase(optics: Optics, common: Optics, band: Band) -> tuple[torch.Tensor, torch.Tensor]:
+    """(L,) each: what makes up for another size of box in an orthonormal transform; the odd aberrations, taken back."""
+    phase = -odd_phase(optics, *band.frequency()).float()
+    return torch.full_like(phase, optics.box_a / common.box_a), phase
 
 
 def _storage(shape: tuple[int, ...], cache: Path, compute: Compute) -> torch.Tensor:
@@ -71,19 +170,32 @@ def _storage(shape: tuple[int, ...], cache: Path, compute: Compute) -> torch.Ten
     return torch.from_numpy(np.memmap(cache, dtype=np.float16, mode="r+", shape=shape))
 
 
-def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool) -> torch.Tensor:
-    """Images (B, n, n) with background mean 0 and deviation 1, inverted if asked, and the soft window applied."""
+def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool, noise_limit: float | None = None) -> torch.Tensor:
+    """Images (B, n, n) with background mean 0 and deviation 1, inverted if asked, and the soft window applied.
+
+    With a `noise_limit` (cycles per pixel) the deviation is that of white noise with the power that the background has
+    up to there: images of one exposure in two samplings then keep one scale, whatever colour their noise is.
+    """
     outside = window < 0.5
     if int(outside.sum()) < 16:
         outside = torch.ones_like(outside)
     background = images[:, outside]
     mean = background.mean(1)
     deviation = background.std(1)
+    if noise_limit is not None:
+        deviation = _up_to(images, noise_limit)[:, outside].std(1) / (math.pi ** 0.5 * noise_limit)
     if not bool((deviation > 0).all()):
         raise InputError("a particle image is constant outside the particle, so it cannot be normalised",
                          remedy="Remove empty images from the particle set.")
     sign = -1.0 if invert else 1.0
     return (images - mean[:, None, None]) * (sign / deviation)[:, None, None] * window
+
+
+def _up_to(images: torch.Tensor, limit: float) -> torch.Tensor:
+    """Images (B, n, n) without frequencies past `limit` cycles per pixel."""
+    n = images.shape[-1]
+    frequency = torch.hypot(torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)[None, :]).to(images.device)
+    return torch.fft.irfft2(torch.fft.rfft2(images) * (frequency <= limit), s=(n, n))
 
 
 def circular_window(box_px: int, radius_px: float) -> torch.Tensor:
@@ -93,16 +205,23 @@ def circular_window(box_px: int, radius_px: float) -> torch.Tensor:
     return 0.5 + 0.5 * torch.cos(np.pi * ((distance - radius_px) / EDGE_PX + 1).clamp(0, 1))
 
 
-def _mask_radius_px(optics: tuple[Optics, ...], defocus_a: np.ndarray, settings: PreprocessSettings) -> float:
-    """Half the box, or the particle's radius plus the spread by defocus, whichever is smaller.
+def _window(optics: Optics, common: Optics, defocus_a: np.ndarray, settings: PreprocessSettings) -> torch.Tensor:
+    """The circular window for a group's images, which reaches no farther than the box of the `common` group."""
+    largest = optics.box_px / 2 - 1
+    if has_own_grid(optics, common):
+        largest = min(largest, common.box_a / optics.pixel_size_a / 2 - 1)
+    return circular_window(optics.box_px, _mask_radius_px(optics, largest, defocus_a, settings))
+
+
+def _mask_radius_px(optics: Optics, largest: float, defocus_a: np.ndarray, settings: PreprocessSettings) -> float:
+    """The `largest` radius, or the particle's radius plus the spread by defocus, whichever is smaller.
 
     The spread of a frequency k is lambda * defocus * k; half of Nyquist is allowed for.
     """
-    box_px, pixel_a = optics[0].box_px, optics[0].pixel_size_a
-    largest = box_px / 2 - 1
     if not settings.diameter:
         return largest
-    spread_a = float(wavelength_a(optics[0].voltage_kv)) * float(np.median(defocus_a)) * 0.25 / pixel_a
+    pixel_a = optics.pixel_size_a
+    spread_a = float(wavelength_a(optics.voltage_kv)) * float(np.median(defocus_a)) * 0.25 / pixel_a
     return min(largest, (settings.diameter / 2 + spread_a) / pixel_a + EDGE_PX)
 
 
@@ -118,19 +237,16 @@ def make_batch(spectra: Spectra, rows: np.ndarray, band: Band, device: torch.dev
 
 
 def particle_ctf(spectra: Spectra, rows: np.ndarray, band: Band, device: torch.device) -> torch.Tensor:
-    """CTF of the particles at `rows` on the band: (B, L) float32."""
-    optics, ctf = spectra.particles.optics, spectra.particles.ctf.take(rows)
-    group = spectra.particles.optics_group[rows]
+    """CTF of the particles at `rows` on the band: (B, L) float32; zero where their images hold nothing."""
+    particles = spectra.particles.take(rows)
+    transfer = particle_transfer(particles, *(f.to(device) for f in band.frequency()))
+    common = particles.optics[0]
+    if not any(has_own_grid(optics, common) for optics in particles.optics):
+        return transfer
+    held = torch.stack([held_by(optics, band) for optics in particles.optics]).to(device)
+    return transfer * held[torch.from_numpy(particles.optics_group).to(device)]
 
-    def of_group(name: str) -> torch.Tensor:
-        return torch.as_tensor(np.array([getattr(o, name) for o in optics])[group], device=device)
 
-    def of_particle(values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, device=device)
-
-    fx, fy = (f.to(device) for f in band.frequency())
-    return contrast_transfer(
-        fx, fy, defocus_u_a=of_particle(ctf.defocus_u_a), defocus_v_a=of_particle(ctf.defocus_v_a),
-        defocus_angle_rad=of_particle(ctf.defocus_angle_rad), phase_shift_rad=of_particle(ctf.phase_shift_rad),
-        voltage_kv=of_group("voltage_kv"), spherical_aberration_mm=of_group("spherical_aberration_mm"),
-        amplitude_contrast=of_group("amplitude_contrast"), phase_flipped=of_group("phase_flipped"))
+def held_by(optics: Optics, band: Band) -> torch.Tensor:
+    """(L,) which coefficients of the band are below the Nyquist frequency of a group's images."""
+    return wave_in(optics, band).norm(dim=1) < (optics.box_px - 1) // 2 + 0.5

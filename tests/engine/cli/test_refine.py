@@ -277,7 +277,7 @@ def spoil_pixels(folder) -> None:
         mrc.data[7, 3, 4] = np.nan
 
 
-def mixed_boxes(folder) -> None:
+def wrong_box_of_a_group(folder) -> None:
     def add_group(text: str) -> str:
         head, tail = text.split("\ndata_particles")
         row = next(line for line in head.splitlines() if line.startswith("1 "))
@@ -295,7 +295,7 @@ WRONG_PARTICLES = {
     "no optics": (lambda f: change_star(f, lambda t: "data_particles" + t.split("data_particles")[1]), "optics"),
     "no defocus": (lambda f: change_star(f, lambda t: without_column(t, "rlnDefocusU")), "rlnDefocusU"),
     "no voltage": (lambda f: change_star(f, lambda t: without_column(t, "rlnVoltage")), "rlnVoltage"),
-    "mixed boxes": (mixed_boxes, "box"),
+    "boxes that are not those of the stack": (wrong_box_of_a_group, "another size"),
     "no particles": (lambda f: change_star(f, lambda t: t.split("000001@")[0]), "empty"),
     "no table": (lambda f: (f / "particles.star").write_text("hello"), "particles.star"),
     "no such file": (lambda f: (f / "particles.star").unlink(), "particles.star")}

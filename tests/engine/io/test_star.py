@@ -284,14 +284,12 @@ def test_ctf_column_missing(star, label):
         read_particles(star(without(RELION_31, label)))
 
 
-def test_mixed_boxes(star):
-    with pytest.raises(InputError, match="mixed box sizes; found 8, 10 px"):
-        read_particles(star(RELION_31.replace("8    mtf_200", "10    mtf_200")))
-
-
-def test_mixed_pixel_sizes(star):
-    with pytest.raises(InputError, match="mixed pixel sizes; found 1.5, 1.6 A"):
-        read_particles(star(RELION_31.replace("200.000000     1.500000", "200.000000     1.600000")))
+def test_mixed_boxes_and_pixel_sizes(star):
+    """Origins in pixels are those of the group's own."""
+    mixed = RELION_31.replace("200.000000     1.500000          8", "200.000000     1.600000         10")
+    found = read_particles(star(mixed.replace("OriginXAngst", "OriginX").replace("OriginYAngst", "OriginY")))
+    assert [(o.box_px, o.pixel_size_a) for o in found.optics] == [(8, 1.5), (10, 1.6)]
+    np.testing.assert_allclose(found.poses.shift_a, [[1.5 * 1.6, -2.5 * 1.6], [0, 3 * 1.5]])
 
 
 @pytest.mark.parametrize("old, new, says", [
