@@ -130,7 +130,7 @@ class ProtSwiftres(ProtRefine3D):
         with open(self._askedFile(), "w") as file:
             json.dump(asked, file)
         program, line = Plugin.getEngineCommand(["refine", *arguments, *self._computeOptions()])
-        self.runJob(program, line, env=Plugin.getEnviron(), numberOfMpi=1)
+        self.runJob(program, line, env=self._environ(), numberOfMpi=1)
 
     def createOutputStep(self, inputs: str, chosen: str):
         particles = self.inputParticles.get()
@@ -323,6 +323,12 @@ class ProtSwiftres(ProtRefine3D):
         values = settings_form.chosen(self)
         named = SYMMETRY.fullmatch(values["symmetry"])
         return {**values, "symmetry": values["symmetry"].upper() if named else os.path.abspath(values["symmetry"])}
+
+    def _environ(self) -> dict[str, str]:
+        """The engine's environment; it records its runs in one file for the project, unless the site keeps another."""
+        environ = Plugin.getEnviron()
+        environ.setdefault(layout.RUNS_VARIABLE, os.path.abspath(self.getProject().getPath(layout.RUNS_DATABASE)))
+        return environ
 
     def _computeOptions(self) -> list[str]:
         return ["--device", self._device(), "--threads", str(self.numberOfThreads.get())]

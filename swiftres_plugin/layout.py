@@ -42,6 +42,8 @@ FSC = "fsc.csv"
 GUINIER = "guinier.csv"
 DIRECTIONAL_FSC = "directional_fsc.csv"
 DIRECTIONS = "directions.csv"
+RUNS_DATABASE = "swiftres_runs.sqlite"  # beside the run: one for all runs of a project
+RUNS_VARIABLE = "SWIFTRES_DATABASE"  # environment variable that names another one
 
 
 def iteration_name(number: int) -> str:

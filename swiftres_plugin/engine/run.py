@@ -31,6 +31,7 @@ from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
+from swiftres_plugin.engine.io.runs import recorded
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import absolute, open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
@@ -155,17 +156,18 @@ def padded_size(box_px: int, ratio: float) -> int:
     return int(sizes[good[0]] if len(good) else sizes[np.argmin(error)])
 
 
-def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Reporter) -> None:
-    """Refine from the start into the new folder `output`."""
+def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Reporter, database: Path | None = None) -> None:
+    """Refine from the start into the new folder `output`; `database` keeps a record of it."""
     check_output_folder(output)
     schedule = replace(settings.schedule, symmetry=absolute(settings.schedule.symmetry))
     settings = replace(settings, schedule=schedule)
     opened = open_inputs(inputs, settings, reporter)
     output.mkdir(parents=True, exist_ok=True)
-    carry_on(opened, settings, output, reporter, None)
+    with recorded(database, output, asked_for(inputs, settings), reporter):
+        carry_on(opened, settings, output, reporter, None)
 
 
-def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Reporter) -> None:
+def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Reporter, database: Path | None = None) -> None:
     """Go on with the run in `output` after its last finished iteration; `changes` to its settings, by branch."""
     try:
         asked = json.loads((output / layout.SETTINGS).read_text())
@@ -182,7 +184,8 @@ def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Re
     if state is not None and len(state.half) != len(opened.particles):
         raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, "
                          f"the run in {output} has {len(state.half)}")
-    carry_on(opened, settings, output, reporter, state)
+    with recorded(database, output, asked_for(inputs, settings), reporter):
+        carry_on(opened, settings, output, reporter, state)
 
 
 def carry_on(
@@ -214,9 +217,13 @@ def carry_on(
     conclude(state, output, reporter)
 
 
+def asked_for(inputs: Inputs, settings: RefineSettings) -> dict:
+    return {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()}
+
+
 def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
     """Keep what was asked for; only now, when every image has been read, is there a run to go on with."""
-    write_json(output / layout.SETTINGS, {"inputs": dataclasses.asdict(inputs), "settings": settings.to_dict()})
+    write_json(output / layout.SETTINGS, asked_for(inputs, settings))
 
 
 def warn_of_faiss(reporter: Reporter) -> None:

@@ -181,12 +181,18 @@ def started(work, monkeypatch):
     work.project.saveProtocol(protocol)
     protocol.makePathsAndClean()
     commands = []
-    monkeypatch.setattr(protocol, "runJob", lambda program, line, **_: commands.append(line.split()))
+    environs = []
+
+    def keep(program, line, env, **_):
+        commands.append(line.split())
+        environs.append(env)
+
+    monkeypatch.setattr(protocol, "runJob", keep)
     protocol.refineStep("inputs", json.dumps(protocol._chosen()))
     iteration = Path(protocol._getRunPath(layout.iteration_name(1)))
     iteration.mkdir(parents=True)
     (iteration / layout.STATE).write_text("{}")
-    return SimpleNamespace(protocol=protocol, commands=commands, iteration=iteration)
+    return SimpleNamespace(protocol=protocol, commands=commands, environs=environs, iteration=iteration)
 
 
 def test_the_command_line_says_what_the_form_says(started):
@@ -196,6 +202,12 @@ def test_the_command_line_says_what_the_form_says(started):
     assert words["--particles"].endswith("input_particles.star") and words["--output"].endswith("extra/run")
     assert (words["--initial-resolution"], words["--symmetry"], words["--iterations"]) == ("60", "C1", "5")
     assert (words["--device"], words["--threads"]) == ("cpu", "1")
+
+
+def test_runs_are_recorded_in_the_project(started):
+    """Not in the folder of the protocol, which Scipion deletes with it."""
+    project = Path(started.protocol.getProject().getPath()).resolve()
+    assert started.environs[0][layout.RUNS_VARIABLE] == str(project / layout.RUNS_DATABASE)
 
 
 def test_an_interrupted_run_goes_on(started):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.engine.cli.runs import database_of_run
 from swiftres_plugin.errors import InputError, SwiftresError
 from swiftres_plugin.settings import leaves
 
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--output", metavar="RUN", help="new folder for the results")
     files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
                        "--iterations, --device, --threads, --memory and --scratch may be given anew")
+    files.add_argument("--database", metavar="FILE", default="",
+                       help=f"SQLite file that keeps a record of every run, for 'swiftres runs' (default: the environment "
+                       f"variable {layout.RUNS_VARIABLE}, else {layout.RUNS_DATABASE} beside RUN; 'none' keeps none)")
     add_settings(parser, given_only=True)
 
 
@@ -44,12 +48,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("there is no run to go on with", where=output, expected="the folder of an earlier run")
     output.mkdir(parents=True, exist_ok=True)
     reporter = TeeReporter(TerminalReporter(), JsonLinesReporter(output / layout.PROGRESS))
+    database = database_of_run(args.database, output)
     if args.resume:
-        resume_run(output, _changes(args), reporter)
+        resume_run(output, _changes(args), reporter, database)
     else:
         mask = str(Path(args.mask).resolve()) if args.mask else ""
         inputs = Inputs(str(Path(args.particles).resolve()), tuple(str(Path(m).resolve()) for m in args.reference), mask)
-        new_run(inputs, settings, output, reporter)
+        new_run(inputs, settings, output, reporter, database)
     _write_page(output, reporter)
     return 0
 

@@ -118,6 +118,12 @@ def test_run_json_tells_how_it_was_made(finished):
     assert told["peak_memory_bytes"] > 1e7
 
 
+def test_the_run_is_in_the_database_beside_it(finished, capsys):
+    assert main(["runs", "show", str(finished), "--database", str(finished.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "finished" in shown and str(finished) in shown and "seconds, iteration 3" in shown
+
+
 def test_progress_is_json_lines(finished):
     lines = [json.loads(line) for line in (finished / layout.PROGRESS).read_text().splitlines()]
     stages = {line["stage"] for line in lines if "stage" in line}
