@@ -90,6 +90,17 @@ class SearchSettings:
         "that name a number of their own keep it.", minimum=0, maximum=1024, advanced=True)
     candidates: int = choice(
         32, "Distinct candidates kept from the vector search for exact scoring.", minimum=1, maximum=1024, advanced=True)
+    metric: str = choice(
+        "likelihood", "How the vector search compares: 'likelihood' (noise and each particle's CTF count), or a distance or "
+        "correlation with references that have no CTF: 'euclidean', 'weighted' (euclidean, by signal-to-noise), 'cosine', "
+        "'pearson'. The exact ranking afterwards is by likelihood.",
+        options=("likelihood", "euclidean", "weighted", "cosine", "pearson"), advanced=True)
+    wiener: bool = choice(
+        False, "Correct particles for their CTF by a Wiener filter (constant: a tenth of the CTF's mean energy) before "
+        "another metric than the likelihood compares them.", advanced=True)
+    rerank: bool = choice(
+        True, "Rank and refine what the vector search finds by the exact likelihood. Switched off, its first match is taken "
+        "as it is, on the grid: for comparison, not for results.", advanced=True)
     recall_sample: int = choice(
         50, "Particles of each half that are also searched exhaustively, to measure how many the vector search loses; fewer "
         "where that would take more than a few per cent of the search. 0 measures nothing.", minimum=0, advanced=True)

@@ -13,23 +13,22 @@ import torch
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
-from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
+from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.maths.geometry import random_rotations, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
-from swiftres_plugin.engine.maths.vectors import Basis
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
-from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis
+from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis, find_metric_basis
 from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_recipe
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
 from swiftres_plugin.engine.stages.preprocess import make_batch
 from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert, solve
 from swiftres_plugin.engine.stages.search import MATCHES_PER_SHIFT, search, shift_grid
 from swiftres_plugin.errors import InputError
-from swiftres_plugin.settings import PolishSettings, RefineSettings
+from swiftres_plugin.settings import PolishSettings, RefineSettings, SearchSettings
 
 # Working memory in bytes, as measured and a little more. Per coefficient of a particle:
 SAMPLE_BYTES = 300  # and pose of the local refinement
@@ -93,7 +92,7 @@ class Engine:
 class Searcher:
     """The vector search against one map, ready to be asked."""
 
-    basis: Basis
+    basis: Comparison
     gallery: Gallery
     index: VectorIndex
     shifts_a: torch.Tensor
@@ -113,8 +112,7 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     recipe = parse_recipe(settings.recipe, settings.components)
     check_gallery(len(rotations), (recipe.components or 2 * len(band)) + plan.search_shell, engine.compute)
     sample = engine.batch(rows[:: max(1, len(rows) // 200)], band)
-    strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
-    basis = find_basis(volume, rotations, band, strength, recipe.components)
+    basis = comparison(volume, rotations, sample, per_sample(noise, sample), settings, recipe.components)
     gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
     training = None
     if recipe.quantises and len(rotations) < TRAINING:
@@ -123,6 +121,14 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
     index = build_index(gallery.vectors, settings.recipe, settings.nprobe, training)
     return Searcher(basis, gallery, index, shifts)
+
+
+def comparison(volume: torch.Tensor, rotations: np.ndarray, sample: ParticleBatch, noise: torch.Tensor,
+               settings: SearchSettings, components: int) -> Comparison:
+    """How particles like `sample`, with noise power (B, L), are compared with references: by the metric of the settings."""
+    if settings.metric == "likelihood":
+        return find_basis(volume, rotations, sample.band, (sample.ctf ** 2 / noise).mean(0), components)
+    return find_metric_basis(volume, rotations, sample, noise, settings.metric, settings.wiener, components)
 
 
 def coarsest_step(operators: int) -> float:
@@ -230,7 +236,8 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
     """
     band = engine.spectra.band.up_to(plan.last_shell).to(engine.device)
     full = engine.batch(rows, band)
-    for shell, keep, steps in rounds(plan, engine.settings.polish, found.score.shape[1]):
+    as_found = plan.exhaustive and not engine.settings.search.rerank
+    for shell, keep, steps in [] if as_found else rounds(plan, engine.settings.polish, found.score.shape[1]):
         batch = full.up_to(shell)
         power = per_sample(noise, batch)
         if keep < found.score.shape[1]:
@@ -355,7 +362,7 @@ def searched_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray,
         found = joined(search_rows(engine, searcher, noise, rows, centre))
     with engine.timed("recall"):
         engine.recalls.append(measure_recall(engine, searcher, volume, noise, rows, centre, found))
-    return with_previous(found, previous, rows)
+    return with_previous(found, previous, rows) if engine.settings.search.rerank else found.best(1)
 
 
 def refine_rows(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,

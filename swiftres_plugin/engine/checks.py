@@ -10,9 +10,11 @@ import torch
 
 from .. import layout
 from ..errors import InputError
+from ..settings import SearchSettings
 from .data.maps import Map
 from .data.particles import Optics
 from .maths.fourier import filter_shells, low_pass_gain
+from .stages.index import parse_recipe
 
 PIXEL_TOLERANCE = 0.01
 RANGE_TOLERANCE = 1e-3
@@ -63,6 +65,14 @@ def check_different(references: Sequence[Map], names: Sequence[object], resoluti
             if float((seen[first] * seen[second]).sum()) > SAME_MAP:
                 raise InputError("two starting maps are the same", where=names[second], found=f"what {names[first]} holds",
                                  expected=f"maps that differ at {resolution_a:g} A", remedy="Give one of them alone.")
+
+
+def check_search(settings: SearchSettings) -> None:
+    """Raises `InputError` for a recipe that cannot be, or a choice that another one makes void."""
+    parse_recipe(settings.recipe, settings.components)
+    if settings.wiener and settings.metric == "likelihood":
+        raise InputError("a Wiener filter before the likelihood would correct the CTF twice", found="--wiener",
+                         remedy="Add --metric cosine (or another), or leave --wiener out.")
 
 
 def check_box(box_px: int, pixel_size_a: float, name: object = "particles") -> None:

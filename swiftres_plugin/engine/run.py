@@ -23,6 +23,7 @@ from swiftres_plugin.engine.checks import (
     check_optics,
     check_output_folder,
     check_reference,
+    check_search,
 )
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
@@ -74,6 +75,7 @@ class Opened:
 def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) -> Opened:
     """Read metadata and maps and check everything that can be known before the work starts."""
     operators = open_symmetry(settings.schedule.symmetry)
+    check_search(settings.search)
     particles = read_particles(inputs.particles)
     check_optics(particles.optics, inputs.particles)
     check_stacks(particles)

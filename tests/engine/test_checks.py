@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.checks import check_box, check_mask, check_output_folder, check_reference
+from swiftres_plugin.engine.checks import check_box, check_mask, check_output_folder, check_reference, check_search
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.errors import InputError
+from swiftres_plugin.settings import SearchSettings
 
 
 def ball(box: int = 20, pixel_size_a: float = 2.0) -> Map:
@@ -80,3 +81,11 @@ def test_output_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot be written"):
         check_output_folder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("settings, what", [
+    ({"wiener": True}, "correct the CTF twice"), ({"recipe": "PCAW64,Flat"}, "changes inner products")])
+def test_searches_that_make_no_sense_are_refused(settings, what):
+    check_search(SearchSettings())
+    with pytest.raises(InputError, match=what):
+        check_search(SearchSettings(**settings))

@@ -28,6 +28,7 @@ from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.data.state import IterationRecord
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
+from swiftres_plugin.engine.maths.geometry import rotation_angle
 from swiftres_plugin.engine.refine import refine, start, warn_of_recall
 from swiftres_plugin.errors import InputError
 
@@ -145,6 +146,18 @@ def test_an_empty_class_keeps_its_map_and_is_told():
         assert np.isfinite(empty.combined).all() and empty.fsc.resolution_a() > 128 / 6
         assert state.last_shell == full.last_shell and state.history[-1].resolution_a == full.resolution_a
     assert any("Class 2" in text for text in warnings) and not any("Class 1" in text for text in warnings)
+
+
+def test_a_search_as_the_thesis_did_it_leaves_poses_on_the_grid():
+    """Wiener-corrected particles by cosine, every coefficient, no likelihood after it: most within 1.5 steps of the grid."""
+    source = particle_set(60, noise=0.2)
+    settings = {"initial_resolution": 25.0, "max_shift": 14.0, "diameter": 100.0, "iterations": 1, "metric": "cosine",
+                "wiener": True, "rerank": False, "recipe": "exact"}
+    engine = engine_over(plain_spectra(source), **settings)
+    state = list(refine(engine, start(engine, [Phantom().map()], None)))[-1]
+    errors = rotation_angle(state.assignment.image_to_volume, source.particles.poses.image_to_volume)
+    assert np.deg2rad(2) < np.median(errors) < 1.5 * np.arcsin(25 / 100)
+    assert (state.assignment.max_probability == 1).all()
 
 
 @pytest.mark.parametrize("recall, told", [(0.96, 1), (1.0, 0), (np.nan, 0)])

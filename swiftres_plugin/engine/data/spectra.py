@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,3 +45,20 @@ class ParticleBatch:
         """The particles at positions `index` of the batch (repeats allowed)."""
         rows = self.rows[index.cpu().numpy()]
         return ParticleBatch(rows, self.images[index], self.ctf[index], self.optics_group[index], self.band)
+
+
+class Comparison(Protocol):
+    """How images and references become vectors whose inner product says how alike they are."""
+
+    @property
+    def band(self) -> Band:
+        """The coefficients that are compared."""
+
+    def to(self, device: torch.device) -> Comparison:
+        """The same on `device`."""
+
+    def of_references(self, slices: torch.Tensor) -> torch.Tensor:
+        """(B, D) vectors of references (B, L)."""
+
+    def of_particles(self, batch: ParticleBatch, noise: torch.Tensor, ramp: torch.Tensor) -> torch.Tensor:
+        """(B, M, D) vectors of particles moved by `ramp` (B, M, L), with noise power (B, L)."""

@@ -6,6 +6,8 @@ import torch
 
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.search import Band, Gallery
+from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch
+from swiftres_plugin.engine.maths.metrics import MetricBasis, metric_weights, wiener_corrected
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.vectors import Basis, as_real, likelihood_weights
 
@@ -25,6 +27,18 @@ def find_basis(volume: torch.Tensor, rotations: np.ndarray, band: Band, strength
     return Basis(band, weight, directions, explained, power_weight)
 
 
+def find_metric_basis(volume: torch.Tensor, rotations: np.ndarray, sample: ParticleBatch, noise: torch.Tensor, metric: str,
+                      wiener: bool, components: int) -> MetricBasis:
+    """What `find_basis` is for the likelihood, for another metric; `sample` are particles, with noise power (B, L)."""
+    weight = metric_weights(metric, (sample.ctf ** 2 / noise).mean(0))
+    directions = None
+    if components:
+        directions, _ = principal_components(volume, rotations, sample.band, weight, components)
+    images = (wiener_corrected(sample.images, sample.ctf) if wiener else sample.images) * weight
+    typical = float(2 * (images.abs() ** 2 / 2).mean().sqrt())  # of a query in one place
+    return MetricBasis(sample.band, metric, wiener, weight, directions, 1 / typical)
+
+
 def principal_components(volume: torch.Tensor, rotations: np.ndarray, band: Band, weight: torch.Tensor,
                          components: int) -> tuple[torch.Tensor, float]:
     """(2L, D) directions of largest power of the weighted references, and the share of the power that they hold."""
@@ -42,7 +56,8 @@ def principal_components(volume: torch.Tensor, rotations: np.ndarray, band: Band
     return directions[:, -count:].flip(1).float().contiguous(), explained
 
 
-def build_gallery(volume: torch.Tensor, rotations: np.ndarray, step_rad: float, basis: Basis, compute: Compute) -> Gallery:
+def build_gallery(volume: torch.Tensor, rotations: np.ndarray, step_rad: float, basis: Comparison,
+                  compute: Compute) -> Gallery:
     """Vectors of the references at `rotations` (G, 3, 3)."""
     matrices = torch.from_numpy(rotations.astype(np.float32)).to(volume.device)
 

@@ -5,9 +5,8 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.search import Candidates, Gallery, VectorIndex
-from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp
-from swiftres_plugin.engine.maths.vectors import Basis
 
 MATCHES_PER_SHIFT = 16
 
@@ -22,7 +21,7 @@ def shift_grid(max_shift_a: float, step_a: float) -> np.ndarray:
     return grid[inside][np.argsort(radius[inside], kind="stable")]
 
 
-def search(batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor, shifts_a: torch.Tensor, basis: Basis,
+def search(batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor, shifts_a: torch.Tensor, basis: Comparison,
            gallery: Gallery, index: VectorIndex, count: int) -> Candidates:
     """The `count` best distinct poses of each particle.
 
