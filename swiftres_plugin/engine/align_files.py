@@ -36,15 +36,12 @@ def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter:
     opened = open_inputs(inputs, chosen, reporter)
     warn_of_faiss(reporter)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
+    scratch = Path(settings.compute.scratch or output)
     mask = None if opened.mask is None else opened.mask.voxels
-    try:
-        spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
-        engine = Engine(spectra, compute, open_symmetry(settings.target.symmetry), chosen, reporter, mask)
-        state = start(engine, opened.references, mask)
-        found = align_everyone(engine, state)
-    finally:
-        cache.unlink(missing_ok=True)
+    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
+    engine = Engine(spectra, compute, open_symmetry(settings.target.symmetry), chosen, reporter, mask)
+    state = start(engine, opened.references, mask)
+    found = align_everyone(engine, state)
     write_particles(output / layout.PARTICLES, posed(opened.particles, state, found))
     write_json(output / layout.RUN, provenance(opened, settings, found, engine, began, reporter.warnings))
 

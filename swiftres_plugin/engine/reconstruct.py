@@ -52,14 +52,11 @@ def reconstruct_files(particles: str, mask: str, settings: RefineSettings, outpu
         check_mask(window, found.box_px, found.pixel_size_a, mask)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
     output.mkdir(parents=True, exist_ok=True)
-    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
-    try:
-        spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, cache)
-        once = replace(settings, reconstruct=ReconstructSettings(pose_samples=1))  # a STAR file tells no uncertainty
-        engine = Engine(spectra, compute, operators, once, reporter, None if window is None else window.voxels)
-        result = reconstruct(engine)
-    finally:
-        cache.unlink(missing_ok=True)
+    scratch = Path(settings.compute.scratch or output)
+    spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, scratch)
+    once = replace(settings, reconstruct=ReconstructSettings(pose_samples=1))  # a STAR file tells no uncertainty
+    engine = Engine(spectra, compute, operators, once, reporter, None if window is None else window.voxels)
+    result = reconstruct(engine)
     write_result(result, output)
     return result
 

@@ -197,25 +197,22 @@ def carry_on(
     reporter = TeeReporter(reporter)  # keeps the warnings for run.json
     warn_of_faiss(reporter)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
-    try:
-        spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, cache)
-        write_asked(opened.inputs, settings, output)
-        mask = None if opened.mask is None else opened.mask.voxels
-        engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
-        if state is None:
-            state = start(engine, opened.references, mask)
-        else:  # what a kill may have kept from the top of the run
-            publish(output / layout.iteration_name(state.number), state, opened, output)
-        for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
-            folder = save_state(output, state, with_poses(opened.particles, state))
-            publish(folder, state, opened, output)
-            tell(state, reporter)
-            write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
-        if not (output / layout.RUN).exists():
-            write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
-    finally:
-        cache.unlink(missing_ok=True)
+    scratch = Path(settings.compute.scratch or output)
+    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
+    write_asked(opened.inputs, settings, output)
+    mask = None if opened.mask is None else opened.mask.voxels
+    engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
+    if state is None:
+        state = start(engine, opened.references, mask)
+    else:  # what a kill may have kept from the top of the run
+        publish(output / layout.iteration_name(state.number), state, opened, output)
+    for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
+        folder = save_state(output, state, with_poses(opened.particles, state))
+        publish(folder, state, opened, output)
+        tell(state, reporter)
+        write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
+    if not (output / layout.RUN).exists():
+        write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
     conclude(state, output, reporter)
 
 

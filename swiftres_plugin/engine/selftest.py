@@ -105,7 +105,7 @@ def refined_once(
     """Poses and half maps after one iteration that starts without poses."""
     blind = replace(source, particles=replace(source.particles, poses=None))
     with tempfile.TemporaryDirectory() as folder:
-        spectra = load_spectra(blind, settings.preprocess, compute, SilentReporter(), Path(folder) / "cache")
+        spectra = load_spectra(blind, settings.preprocess, compute, SilentReporter(), Path(folder))
         engine = Engine(spectra, compute, symmetry_operators("C1"), settings, SilentReporter())
         state = next(iter(refine(engine, start(engine, [reference], None))))
     halves = state.classes[0].halves

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -59,11 +60,11 @@ class GroupTransform:
 
 
 def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: Compute, reporter: Reporter,
-                 cache: Path) -> Spectra:
-    """Read every particle once; keep its transform in memory, or in the file `cache` when memory is short."""
+                 scratch: Path) -> Spectra:
+    """Read every particle once; keep its transform in memory, or in a file in the folder `scratch` when memory is short."""
     particles = source.particles
     band = image_band(particles.box_px, particles.pixel_size_a)
-    store = _storage((len(particles), len(band), 2), cache, compute)
+    store = _storage((len(particles), len(band), 2), scratch, compute)
     transforms = group_transforms(particles, band, settings)
     reporter.stage("reading particles", len(particles))
 
@@ -154,20 +155,24 @@ def _gain_and_phase(optics: Optics, common: Optics, band: Band) -> tuple[torch.T
     return torch.full_like(phase, optics.box_a / common.box_a), phase
 
 
-def _storage(shape: tuple[int, ...], cache: Path, compute: Compute) -> torch.Tensor:
-    """An empty half-precision array in memory, or memory-mapped in `cache` when it would take most of what is free."""
+def _storage(shape: tuple[int, ...], scratch: Path, compute: Compute) -> torch.Tensor:
+    """An empty half-precision array in memory, or memory-mapped on disk when it would take most of what is free.
+
+    The file has no name: no other run that shares the folder can write to it, and it goes when the array or the process
+    does, whatever ends them.
+    """
     size = int(np.prod(shape)) * 2
     if size < 0.5 * min(compute.host_bytes, free_host_bytes()):
         return torch.empty(shape, dtype=torch.float16)
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with cache.open("wb") as file:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=scratch) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the program without a word
+            return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="r+", shape=shape))
     except OSError as error:
-        raise InputError("the particles fit neither in memory nor in the scratch folder", where=cache.parent,
+        raise InputError("the particles fit neither in memory nor in the scratch folder", where=scratch,
                          found=error.strerror, expected=f"room for {size / 1e9:.1f} GB",
                          remedy="Name another folder with --scratch, or allow more memory with --memory.") from error
-    return torch.from_numpy(np.memmap(cache, dtype=np.float16, mode="r+", shape=shape))
 
 
 def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool, noise_limit: float | None = None) -> torch.Tensor:

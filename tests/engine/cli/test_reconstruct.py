@@ -16,6 +16,7 @@ from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.tables import read_fsc
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.stages import preprocess
 from swiftres_plugin.engine.stages.postprocess import correlation, sphere_mask
 
 COUNT = 400
@@ -43,6 +44,14 @@ def finished(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("out") / "maps"
     assert reconstruct(data, output) == 0
     return output
+
+
+def test_particles_that_do_not_fit_in_memory_give_the_same_map(data, finished, tmp_path, monkeypatch):
+    """They lie in the scratch folder, and nothing of them stays there."""
+    monkeypatch.setattr(preprocess, "free_host_bytes", lambda: 1000)
+    assert reconstruct(data, tmp_path / "maps", "--scratch", str(tmp_path / "scratch")) == 0
+    assert torch.equal(voxels(tmp_path / "maps" / layout.map_name()), voxels(finished / layout.map_name()))
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_the_true_map_comes_back(finished):

@@ -1,6 +1,8 @@
 """Particles become spectra: normalised on the background, masked, and the same from memory and from disk."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import reference
@@ -86,13 +88,27 @@ def test_spectra_are_half_precise(tmp_path):
 
 
 def test_a_cache_on_disk_holds_the_same(tmp_path, monkeypatch):
-    """When memory is short the values lie in the file that was named, and are equal."""
+    """When memory is short the values lie in a file that only this process knows, and are equal."""
     source = particle_set(7, noise=1.0)
     in_memory = loaded(source, tmp_path)
     monkeypatch.setattr(preprocess, "free_host_bytes", lambda: 1000)
     on_disk = loaded(source, tmp_path)
-    assert (tmp_path / "cache" / "x").stat().st_size == in_memory.values.numel() * 2
+    (mapped,) = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    first, last = (int(address, 16) for address in mapped.split()[0].split("-"))
+    assert last - first >= in_memory.values.numel() * 2 and mapped.endswith("(deleted)")
+    assert list((tmp_path / "cache" / "x").iterdir()) == []
     assert torch.equal(on_disk.values, in_memory.values)
+    del on_disk
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_two_runs_share_a_scratch_folder(tmp_path, monkeypatch):
+    """Of the same name, as in Scipion, where every run is called 'run'."""
+    sources = particle_set(7, noise=1.0), particle_set(7, noise=2.0)
+    expected = [loaded(source, tmp_path).values for source in sources]
+    monkeypatch.setattr(preprocess, "free_host_bytes", lambda: 1000)
+    first, second = (loaded(source, tmp_path).values for source in sources)
+    assert torch.equal(first, expected[0]) and torch.equal(second, expected[1])
 
 
 def test_workers_and_batches_change_nothing(tmp_path):
