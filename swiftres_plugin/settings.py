@@ -266,6 +266,10 @@ class MicroscopeSettings:
     voltage: float = choice(300.0, "Acceleration voltage.", unit="kV", minimum=1.0, advanced=True)
     cs: float = choice(2.7, "Spherical aberration.", unit="mm", minimum=0.0, advanced=True)
     amplitude_contrast: float = choice(0.1, "Amplitude contrast.", minimum=0.0, maximum=1.0, advanced=True)
+    optics: str = choice(
+        "", "STAR file (RELION 3.1 or later) whose optics groups the particles take in turn: their voltage, aberrations, "
+        "amplitude contrast, beam tilt, Zernike coefficients and magnification, in place of those above. Box and pixel size "
+        "stay those of the images.", advanced=True)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..errors import InputError
 from .data.maps import Map
 from .data.particles import Ctf, Optics, Particles, Poses
 from .io.mrc import StackWriter, write_map
-from .io.star import write_particles
+from .io.star import read_optics, write_particles
 from .io.symmetry import open_symmetry
 from .maths.aberrations import magnification_matrix, odd_phase
 from .maths.fourier import crop_or_pad, filter_shells, image_band, low_pass_gain, phase_ramp, spectra_to_images
@@ -46,7 +46,8 @@ POSE_STREAM, OPTICS_STREAM, JUNK_STREAM, HALF_STREAM, NOISE_STREAM = 0, 1, 3, 5,
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """How images are made. snr_db: variance of the signal on the projection's area over that of the noise, in decibels."""
+    """How images are made. snr_db: variance of the signal on the projection's area over that of the noise, in decibels.
+    optics_star: file whose optics groups stand in for voltage, aberration and amplitude contrast."""
 
     count: int = 1000
     snr_db: float = -10.0
@@ -62,6 +63,7 @@ class SimulationSettings:
     initial_resolution_a: float = 50.0
     float16: bool = False
     seed: int = 1
+    optics_star: str = ""
 
 
 # ------------------------------------------------------------------------------------------ projections
@@ -212,18 +214,25 @@ def draw_particles(density: Map, settings: SimulationSettings, stack: Path) -> t
     junk[_stream(settings, JUNK_STREAM).permutation(count)[:round(settings.junk_fraction * count)]] = True
     half = np.zeros(count, np.int64)
     half[_stream(settings, HALF_STREAM).permutation(count)[:count // 2]] = 1
-    optics = Optics(settings.voltage_kv, settings.spherical_aberration_mm, settings.amplitude_contrast,
-                    density.pixel_size_a, density.box_px)
+    optics = optics_groups(density, settings)
     poses = _draw_poses(settings, density.pixel_size_a)
     poses.image_to_volume[junk], poses.shift_a[junk] = np.eye(3), 0.0
     micrograph = np.arange(count) // PARTICLES_PER_MICROGRAPH + 1
     zero = np.zeros(count, np.int64)
     particles = Particles(
         particle_id=np.arange(count), stack_paths=(str(stack),), stack_index=zero, slice_index=np.arange(count),
-        optics=(optics,), optics_group=zero, ctf=_draw_ctf(settings), half=half, poses=poses,
+        optics=optics, optics_group=np.arange(count) % len(optics), ctf=_draw_ctf(settings), half=half, poses=poses,
         scores={"class_id": junk.astype(np.int64)},
         extra={"rlnMicrographName": np.array([f"mic_{number:04d}.mrc" for number in micrograph])})
     return particles, junk
+
+
+def optics_groups(density: Map, settings: SimulationSettings) -> tuple[Optics, ...]:
+    """The groups of the settings' file, as many as there are particles for; without a file one of the plain settings."""
+    if settings.optics_star:
+        return read_optics(settings.optics_star, density.pixel_size_a, density.box_px)[:settings.count]
+    return (Optics(settings.voltage_kv, settings.spherical_aberration_mm, settings.amplitude_contrast,
+                   density.pixel_size_a, density.box_px),)
 
 
 def _stream(settings: SimulationSettings, *purpose: int) -> np.random.Generator:

@@ -49,7 +49,8 @@ def _settings(args: argparse.Namespace) -> SimulationSettings:
         astigmatism_a=microscope.astigmatism, shift_sigma_px=images.shift_sigma, voltage_kv=microscope.voltage,
         spherical_aberration_mm=microscope.cs, amplitude_contrast=microscope.amplitude_contrast,
         coloured_noise=microscope.noise == "coloured", junk_fraction=images.junk, symmetry=images.symmetry,
-        initial_resolution_a=images.resolution_of_initial, float16=images.float16, seed=images.seed)
+        initial_resolution_a=images.resolution_of_initial, float16=images.float16, seed=images.seed,
+        optics_star=microscope.optics)
     check_settings(settings)
     return settings
 

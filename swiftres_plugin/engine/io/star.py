@@ -172,23 +172,44 @@ def _number_or_nan(text: str) -> float:
 def _optics(path: Path, rows: Table, table: Table,
             first_stacks: list[str]) -> tuple[tuple[Optics, ...], dict[str, tuple[str, ...]]]:
     """The groups of `table`, and its uninterpreted columns; `first_stacks` holds the first images of each group."""
+    _check_microscope(path, table)
+    if "rlnCtfDataAreCtfPremultiplied" in table and _numbers(path, table, "rlnCtfDataAreCtfPremultiplied").any():
+        raise InputError("images already multiplied by their CTF are not supported", where=path,
+                         remedy="Extract the particles again without premultiplication.")
+    optics = _optics_of(path, table, _pixel_sizes(path, rows, table, first_stacks), _boxes(path, table, first_stacks))
+    return optics, {k: tuple(v) for k, v in table.items() if k not in OPTICS_COLUMNS}
+
+
+def read_optics(path: Path | str, pixel_size_a: float, box_px: int) -> tuple[Optics, ...]:
+    """The groups of a STAR file's optics table, for images of the given pixel and box.
+
+    Raises `InputError` where the file has none, or one that lacks something needed.
+    """
+    path = Path(path)
+    table = read_tables(path).get("optics")
+    if not table or not next(iter(table.values())):
+        raise InputError("no optics groups", where=path, expected="a table data_optics (RELION 3.1 or later)")
+    _check_microscope(path, table)
+    groups = len(table["rlnVoltage"])
+    return _optics_of(path, table, np.full(groups, pixel_size_a), np.full(groups, box_px))
+
+
+def _check_microscope(path: Path, table: Table) -> None:
     missing = [label for label in MICROSCOPE if label not in table]
     if missing:
         raise InputError("the optics table lacks columns", where=path, found=f"no {', '.join(missing)}",
                          remedy="Add them: they are needed for the CTF.")
-    if "rlnCtfDataAreCtfPremultiplied" in table and _numbers(path, table, "rlnCtfDataAreCtfPremultiplied").any():
-        raise InputError("images already multiplied by their CTF are not supported", where=path,
-                         remedy="Extract the particles again without premultiplication.")
-    pixels = _pixel_sizes(path, rows, table, first_stacks)
-    boxes = _boxes(path, table, first_stacks)
+
+
+def _optics_of(path: Path, table: Table, pixels: np.ndarray, boxes: np.ndarray) -> tuple[Optics, ...]:
+    """The groups of `table`; columns that they hold afterwards leave it."""
     beyond = aberrations(path, table, lambda label: _numbers(path, table, label))
     volts, spherical_mm, contrasts = (_numbers(path, table, label) for label in MICROSCOPE)
     flipped = _numbers(path, table, "rlnCtfDataArePhaseFlipped") if "rlnCtfDataArePhaseFlipped" in table else 0 * volts
     names = table.get("rlnOpticsGroupName", [f"opticsGroup{g + 1}" for g in range(len(volts))])
-    optics = tuple(Optics(float(volts[g]), float(spherical_mm[g]), float(contrasts[g]), float(pixels[g]), int(boxes[g]),
-                          bool(flipped[g]), names[g], **beyond[g])  # type: ignore[arg-type]
-                   for g in range(len(volts)))
-    return optics, {k: tuple(v) for k, v in table.items() if k not in OPTICS_COLUMNS}
+    return tuple(Optics(float(volts[g]), float(spherical_mm[g]), float(contrasts[g]), float(pixels[g]), int(boxes[g]),
+                        bool(flipped[g]), names[g], **beyond[g])  # type: ignore[arg-type]
+                 for g in range(len(volts)))
 
 
 def _groups_in_use(path: Path, rows: Table, optics_rows: Table) -> tuple[Table, np.ndarray]:
