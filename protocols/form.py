@@ -22,20 +22,20 @@ def parameter_name(name: str) -> str:
     return first + "".join(word.capitalize() for word in others)
 
 
-def form_leaves() -> Iterator[tuple[str, dataclasses.Field]]:
-    """(branch, field) of every setting that is a parameter of the form."""
-    return ((branch, leaf) for branch, leaf in settings.leaves() if leaf.name not in ASKED_ELSEWHERE)
+def form_leaves(tree: type = settings.RefineSettings,
+                choices: Collection[str] | None = None) -> Iterator[tuple[str, dataclasses.Field]]:
+    """(branch, field) of every setting of `tree` (those of `choices`) that is a parameter of the form."""
+    return ((branch, leaf) for branch, leaf in settings.leaves(tree)
+            if leaf.name not in ASKED_ELSEWHERE and (choices is None or leaf.name in choices))
 
 
 def add_input_settings(form: params.Form) -> None:
-    """The settings that every run should think about, for the first page."""
-    fields = {leaf.name: leaf for _, leaf in form_leaves()}
-    for name in INPUT:
-        add_setting(form, fields[name])
+    """The settings that every refinement should think about, for the first page."""
+    add_settings(form, settings.RefineSettings, INPUT)
 
 
 def add_other_sections(form: params.Form) -> None:
-    """All remaining settings, a page for each group of branches."""
+    """All remaining settings of a refinement, a page for each group of branches."""
     for title, branches in SECTIONS.items():
         form.addSection(title)
         for branch, leaf in form_leaves():
@@ -43,13 +43,29 @@ def add_other_sections(form: params.Form) -> None:
                 add_setting(form, leaf)
 
 
-def add_setting(form: params.Form, leaf: dataclasses.Field) -> None:
+def add_settings(form: params.Form, tree: type, names: Collection[str], **shown: Any) -> None:
+    """The settings of `tree` with these names, in this order; `shown` may hold a condition."""
+    fields = {leaf.name: leaf for _, leaf in settings.leaves(tree)}
+    for name in names:
+        add_setting(form, fields[name], **shown)
+
+
+def add_remaining(form: params.Form, title: str, tree: type, choices: Collection[str] | None = None) -> None:
+    """A page with the settings of `tree` (those of `choices`) that the form does not have yet."""
+    form.addSection(title)
+    for _, leaf in form_leaves(tree, choices):
+        if form.getParam(parameter_name(leaf.name)) is None:
+            add_setting(form, leaf)
+
+
+def add_setting(form: params.Form, leaf: dataclasses.Field, **shown: Any) -> None:
     """One setting as a parameter with the same default, limits and help."""
     says: settings.Choice = leaf.metadata["choice"]
     unit = f" ({says.unit})" if says.unit else ""
     form.addParam(
         parameter_name(leaf.name), _parameter_class(leaf), label=leaf.name.replace("_", " ").capitalize() + unit,
-        help=says.help, expertLevel=LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL, **_default_and_limits(leaf))
+        help=says.help, expertLevel=LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL, **_default_and_limits(leaf),
+        **shown)
 
 
 def _parameter_class(leaf: dataclasses.Field) -> type[params.Param]:
@@ -72,10 +88,11 @@ def _default_and_limits(leaf: dataclasses.Field) -> dict[str, Any]:
     return {"default": leaf.default, **({"validators": limits} if numeric else {"allowsNull": True})}
 
 
-def chosen(protocol: Any) -> dict[str, Any]:
+def chosen(protocol: Any, tree: type = settings.RefineSettings,
+           choices: Collection[str] | None = None) -> dict[str, Any]:
     """{setting name: value} of what the form says."""
     values = {}
-    for _, leaf in form_leaves():
+    for _, leaf in form_leaves(tree, choices):
         value = protocol.getAttributeValue(parameter_name(leaf.name))
         options = leaf.metadata["choice"].options
         if options:
@@ -86,9 +103,9 @@ def chosen(protocol: Any) -> dict[str, Any]:
     return values
 
 
-def as_options(values: dict[str, Any], always: Collection[str] = ()) -> list[str]:
-    """The settings that differ from their default, and those of `always`, as command line options."""
-    defaults = {leaf.name: leaf.default for _, leaf in settings.leaves()}
+def as_options(values: dict[str, Any], always: Collection[str] = (), tree: type = settings.RefineSettings) -> list[str]:
+    """The settings of `tree` that differ from their default, and those of `always`, as command line options."""
+    defaults = {leaf.name: leaf.default for _, leaf in settings.leaves(tree)}
     options: list[str] = []
     for name, value in values.items():
         flag = name.replace("_", "-")

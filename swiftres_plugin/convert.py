@@ -19,7 +19,7 @@ import numpy as np
 from emtable import Table
 from pwem import constants
 from pwem.emlib.image import ImageHandler
-from pwem.objects import FSC, Acquisition, Particle, SetOfParticles, Transform, Volume
+from pwem.objects import FSC, Acquisition, CTFModel, Particle, SetOfParticles, Transform, Volume
 from pyworkflow.object import Float, Integer
 from scipy.spatial.transform import Rotation
 
@@ -294,6 +294,84 @@ def _read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray
     return dict(zip(present, np.array(values).T))
 
 
+@dataclass(frozen=True)
+class PoseDifferences:
+    """What `swiftres compare` found, by the id of the particle: angle (degrees), shift (A), and whether both are small."""
+
+    row_of_id: dict[int, int]
+    angle_deg: np.ndarray
+    shift_a: np.ndarray
+    agreed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_of_id)
+
+    @property
+    def median_angle_deg(self) -> float:
+        return float(np.median(self.angle_deg))
+
+    @property
+    def median_shift_a(self) -> float:
+        return float(np.median(self.shift_a))
+
+    @property
+    def agreed_count(self) -> int:
+        return int(self.agreed.sum())
+
+    def update(self, particle: Particle, _row: object = None) -> None:
+        """Callback of `copyItems`: give `particle` its differences; one that is not in both sets is not copied."""
+        row = self.row_of_id.get(particle.getObjId())
+        particle._appendItem = row is not None
+        if row is not None:
+            particle._swiftresAngleDifference = Float(self.angle_deg[row].item())
+            particle._swiftresShiftDifference = Float(self.shift_a[row].item())
+
+    def keep_agreed(self, particle: Particle, _row: object = None) -> None:
+        """As `update`, of particles whose poses agree only."""
+        self.update(particle)
+        if particle._appendItem:
+            particle._appendItem = bool(self.agreed[self.row_of_id[particle.getObjId()]])
+
+
+def read_differences(csv_path: str) -> PoseDifferences:
+    """The table that `swiftres compare --output` wrote about particles with ids."""
+    with open(csv_path, newline="") as table:
+        rows = list(csv.DictReader(table))
+    row_of_id = {int(row["id"]): number for number, row in enumerate(rows)}
+    angle_deg, shift_a, agreed = (np.array([float(row[name]) for row in rows]) for name in ("angle_deg", "shift_a", "agreed"))
+    return PoseDifferences(row_of_id, angle_deg, shift_a, agreed > 0)
+
+
+def read_particles(star_path: str, particles: SetOfParticles) -> None:
+    """Fill an empty set from a STAR file of one optics group that the engine wrote, with CTF, poses and half sets.
+
+    Stacks are named relative to the STAR file, and in the set relative to the project.
+    """
+    (optics,) = Table.iterRows(f"optics@{star_path}", guessType=False)
+    pixel_size_a = float(optics.rlnImagePixelSize)
+    acquisition = Acquisition(magnification=50000, voltage=float(optics.rlnVoltage),  # Scipion wants some magnification
+                              sphericalAberration=float(optics.rlnSphericalAberration),
+                              amplitudeContrast=float(optics.rlnAmplitudeContrast))
+    particles.setSamplingRate(pixel_size_a)
+    particles.setAcquisition(acquisition)
+    particles.setHasCTF(True)
+    particles.setAlignmentProj()
+    rows = list(Table.iterRows(f"particles@{star_path}", guessType=False))
+    angles, origins = (np.array([[float(getattr(row, label)) for label in labels] for row in rows])
+                       for labels in (ANGLES, ORIGINS))
+    for row, matrix in zip(rows, matrices_from_poses(angles, origins, pixel_size_a)):
+        index, stack = row.rlnImageName.split("@")
+        particle, ctf = Particle(), CTFModel()
+        particle.setLocation(int(index), os.path.join(os.path.dirname(star_path), stack))
+        ctf.setStandardDefocus(float(row.rlnDefocusU), float(row.rlnDefocusV), float(row.rlnDefocusAngle))
+        particle.setCTF(ctf)
+        particle.setAcquisition(acquisition)
+        particle.setTransform(Transform(matrix=matrix))
+        particle.setClassId(int(row.rlnClassNumber))
+        setattr(particle, f"_{SUBSET}", Integer(int(row.rlnRandomSubset)))
+        particles.append(particle)
+
+
 def read_curves(csv_path: str) -> dict[str, list[float]]:
     """The columns of a run's FSC file by their name."""
     with open(csv_path, newline="") as table:
@@ -307,6 +385,24 @@ def make_fsc(curves: dict[str, list[float]], curve: str, label: str) -> FSC:
     fsc = FSC(objLabel=label)
     fsc.setData([0.0] + [x for x, _ in points], [1.0] + [y for _, y in points])
     return fsc
+
+
+def half_map_curve(volume: Volume) -> dict[str, list[float]]:
+    """The FSC between the half maps of a volume, shell by shell, without a mask."""
+    first, second = (_spectrum(path) for path in volume.getHalfMaps().split(","))
+    box = len(first)
+    axis = np.fft.fftfreq(box, 1 / box)
+    shell = np.rint(np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis[: box // 2 + 1] ** 2)).astype(int)
+    cross, one, two = (np.bincount(shell.ravel(), values.ravel())[:box // 2 + 1] for values in (
+        (first * second.conj()).real, np.abs(first) ** 2, np.abs(second) ** 2))
+    frequency = np.arange(box // 2 + 1) / (box * volume.getSamplingRate())
+    return {"frequency": frequency.tolist(), "unmasked": (cross / np.sqrt(one * two)).tolist()}
+
+
+def _spectrum(path: str) -> np.ndarray:
+    """(n, n, n//2+1) transform of the map in a file."""
+    voxels = ImageHandler().read(path).getData()
+    return np.fft.rfftn(voxels.reshape(voxels.shape[-3:]))
 
 
 def resolution_a(curves: dict[str, list[float]], curve: str, threshold: float = 0.143) -> float:

@@ -8,7 +8,8 @@ from pyworkflow.gui import dialog
 from pyworkflow.gui.tree import ListTreeProviderString
 from pyworkflow.wizard import Wizard
 
-from swiftres_plugin.protocols import ProtSwiftres
+from swiftres_plugin import convert
+from swiftres_plugin.protocols import ProtSwiftres, ProtSwiftresAlign, ProtSwiftresCompare, ProtSwiftresReconstruct
 
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", "D7", "T", "O", "I1", "I2", "I3", "I4")
 
@@ -16,7 +17,8 @@ SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", 
 class SwiftresSymmetryWizard(Wizard):
     """Choose the point group from a list."""
 
-    _targets = [(ProtSwiftres, ["symmetry"])]
+    _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
+                                                  ProtSwiftresCompare)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in SYMMETRIES])
@@ -29,7 +31,7 @@ class SwiftresSymmetryWizard(Wizard):
 class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
     """Draw the particle's circle on the images; the form takes its diameter in angstroms."""
 
-    _targets = [(ProtSwiftres, ["diameter"])]
+    _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct)]
 
     def _getProvider(self, protocol):
         return self._getListProvider(protocol.inputParticles)
@@ -40,3 +42,32 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
 
     def setVar(self, form, label, value):
         form.setVar(label, 2 * value)
+
+
+class SwiftresResolutionWizard(Wizard):
+    """Choose a resolution from what the half maps of the volume agree on."""
+
+    _targets = [(ProtSwiftres, ["initialResolution"]), (ProtSwiftresAlign, ["resolution"])]
+
+    def show(self, form, *params):
+        choices = self.choices(form.protocol)
+        if not choices:
+            dialog.showWarning("Resolution", "None of the volumes has half maps to measure a resolution from. Type the "
+                               "resolution that you know.", form.root)
+            return
+        provider = ListTreeProviderString([pwobj.String(f"{value:.1f} A: {reason}") for value, reason in choices])
+        chooser = dialog.ListDialog(form.root, "Resolution", provider, "From the FSC of the half maps, without a mask",
+                                    selectmode="browse", selectOnDoubleClick=True)
+        if chooser.values:
+            form.setVar(params[0], float(chooser.values[0].get().split()[0]))
+
+    @staticmethod
+    def choices(protocol) -> list[tuple[float, str]]:
+        """(angstroms, why) by the first volume that has half maps; none when no volume has."""
+        volume = next((one for one in protocol._volumes() if one.hasHalfMaps()), None)
+        if volume is None:
+            return []
+        curves = convert.half_map_curve(volume)
+        limits = [convert.resolution_a(curves, "unmasked", threshold) for threshold in (0.143, 0.5)]
+        return [(limits[0], "FSC 0.143, all that the volume holds"), (limits[1], "FSC 0.5, what it holds for sure"),
+                (3 * limits[0], "three times FSC 0.143, to start a refinement without bias")]

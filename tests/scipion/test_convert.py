@@ -235,6 +235,64 @@ def test_maps_get_scipions_pixel_size(tmp_path):
     assert mrcfile.validate(str(tmp_path / "out.mrc"))
 
 
+def test_resolution_of_half_maps(tmp_path):
+    """Half maps of one signal up to shell 6 and noise beyond it: the FSC is one, and then none."""
+    random = np.random.default_rng(3)
+    box, pixel = 32, phantom.PIXEL_SIZE_A
+    shells = np.linalg.norm(np.stack(np.meshgrid(*[np.fft.fftfreq(box, 1 / box)] * 3)), axis=0)
+    signal = np.fft.fftn(random.normal(size=(box,) * 3)) * (shells < 6.5)
+    for half in (1, 2):
+        noise = np.fft.fftn(random.normal(size=(box,) * 3)) * (shells > 6.5)
+        phantom.write_mrc(tmp_path / f"half{half}.mrc", np.fft.ifftn(signal + noise).real)
+    volume = Volume()
+    volume.setFileName(str(tmp_path / "half1.mrc"))
+    volume.setHalfMaps([str(tmp_path / "half1.mrc"), str(tmp_path / "half2.mrc")])
+    volume.setSamplingRate(pixel)
+    curves = convert.half_map_curve(volume)
+    np.testing.assert_allclose(curves["unmasked"][1:7], 1, atol=1e-3)  # single precision in the files
+    assert np.abs(curves["unmasked"][7:]).max() < 0.2  # some 600 numbers in the shell and more
+    assert box * pixel / 7 < convert.resolution_a(curves, "unmasked") < box * pixel / 6
+
+
+@pytest.mark.parametrize("binning", [1, 4])
+def test_shifts_are_pixels_of_the_set(tmp_path, binning):
+    """A set that was binned has scaled shifts; in angstroms, which the engine reads, nothing moves."""
+    particles, truth = make_set(tmp_path)
+    binned = phantom.empty_set(tmp_path / "binned.sqlite")
+    binned.setSamplingRate(binning * phantom.PIXEL_SIZE_A)
+    binned.setAlignmentProj()
+    for item in particles.iterItems():
+        item.getTransform().scaleShifts(1 / binning)
+        binned.append(item)
+    convert.write_particles(binned, str(tmp_path / "p.star"), str(tmp_path))
+    origins = np.array([[row.rlnOriginXAngst, row.rlnOriginYAngst] for row in table(tmp_path / "p.star")])
+    np.testing.assert_allclose(origins, truth.shift_a, atol=1e-6)
+    back = convert.read_refined(str(tmp_path / "p.star"), binning * phantom.PIXEL_SIZE_A)
+    matrices = np.array([item.getTransform().getMatrix().copy() for item in binned.iterItems()])
+    np.testing.assert_allclose(back.matrices, matrices, atol=1e-6)
+
+
+def test_phase_flipped_and_joined_sets(tmp_path):
+    """The flag goes to the optics; images of two stacks under arbitrary ids keep theirs."""
+    particles, _ = make_set(tmp_path)
+    (tmp_path / "second").mkdir()
+    other, _ = make_set(tmp_path / "second")
+    joined = phantom.empty_set(tmp_path / "joined.sqlite")
+    joined.setAlignmentProj()
+    joined.setIsPhaseFlipped(True)
+    for number, source in enumerate((particles, other)):
+        for item in source.iterItems():
+            item.setObjId(2 * item.getObjId() + number)
+            joined.append(item)
+    convert.write_particles(joined, str(tmp_path / "p.star"), str(tmp_path))
+    (optics,) = table(tmp_path / "p.star", "optics")
+    assert int(optics.rlnCtfDataArePhaseFlipped) == 1
+    rows = table(tmp_path / "p.star")
+    assert len(rows) == 2 * COUNT and len({row.rlnImageName for row in rows}) == 2 * COUNT
+    places = {int(row.rlnImageId): row.rlnImageName for row in rows}
+    assert all(("second" in name) == bool(i % 2) for i, name in places.items())
+
+
 def test_fsc_starts_at_one_and_its_resolution_is_interpolated(tmp_path):
     path = tmp_path / "fsc.csv"
     path.write_text("frequency,resolution,unmasked,masked,randomised,corrected\n0,inf,1,1,1,1\n"

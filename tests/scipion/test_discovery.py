@@ -14,12 +14,18 @@ from pyworkflow.protocol import LEVEL_ADVANCED, LEVEL_NORMAL  # noqa: E402
 from pyworkflow.utils import parseBibTex  # noqa: E402
 
 import swiftres_plugin  # noqa: E402
-from swiftres_plugin import settings  # noqa: E402
+from swiftres_plugin import (
+    protocols,  # noqa: E402
+    settings,  # noqa: E402
+)
 from swiftres_plugin.plugin import PACKAGE_FOLDER, Plugin  # noqa: E402
 from swiftres_plugin.protocols import ProtSwiftres  # noqa: E402
 from swiftres_plugin.protocols import form as settings_form  # noqa: E402
 
 SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
+COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
+            "ProtSwiftresSimulate": "simulate", "ProtSwiftresCompare": "compare"}
+EVERY_PROTOCOL = [getattr(protocols, name) for name in protocols.__all__]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +41,12 @@ def protocol():
 
 
 def test_scipion_finds_protocol_viewers_and_wizards(domain):
-    assert domain.getProtocols()["ProtSwiftres"] is ProtSwiftres
-    assert ProtSwiftres._package is swiftres_plugin
+    for protocol in EVERY_PROTOCOL:
+        assert domain.getProtocols()[protocol.__name__] is protocol
+        assert protocol._package is swiftres_plugin
+    assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
+    assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
+        "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -44,17 +54,36 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
 def test_wizards_stand_beside_their_fields(domain, protocol):
     wizards = domain.findWizards(protocol, pw.wizard.DESKTOP_TKINTER)
     assert {name: wizard.__name__ for name, wizard in wizards.items()} == {
-        "symmetry": "SwiftresSymmetryWizard", "diameter": "SwiftresDiameterWizard"}
+        "symmetry": "SwiftresSymmetryWizard", "diameter": "SwiftresDiameterWizard",
+        "initialResolution": "SwiftresResolutionWizard"}
+    wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
+    assert set(wizards) == {"symmetry", "diameter", "resolution"}
 
 
 def test_the_tree_of_protocols_has_an_entry():
     """The file is JSON inside an ini value; a slip in it hides the protocol from the project window."""
     with open(f"{PACKAGE_FOLDER}/protocols.conf") as file:
         view, tree = file.read().split("[PROTOCOLS]")[1].split("=", 1)
-    (section,) = json.loads(tree)
-    (group,) = section["children"]
-    assert (view.strip(), section["text"], group["text"]) == ("Protocols SPA", "3D", "Refine")
-    assert group["children"] == [{"tag": "protocol", "value": "ProtSwiftres", "text": "default"}]
+    assert view.strip() == "Protocols SPA"
+    found = {}
+    for section in json.loads(tree):
+        for path, names in walked(section, ()):
+            found.setdefault(path, []).extend(names)
+    assert found == {
+        ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
+        ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
+        ("Tools", "Simulate"): ["ProtSwiftresSimulate"]}
+
+
+def walked(node, above):
+    """(path in the tree, names of the protocols there) of every node that holds protocols."""
+    path = (*above, node["text"])
+    names = [child["value"] for child in node["children"] if child["tag"] == "protocol"]
+    if names:
+        yield path, names
+    for child in node["children"]:
+        if child["tag"] != "protocol":
+            yield from walked(child, path)
 
 
 def test_plugin_knows_its_place_and_version():
@@ -94,14 +123,38 @@ def test_engine_imports_without_scipion():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("leaf", [leaf for _, leaf in settings_form.form_leaves()], ids=lambda leaf: leaf.name)
-def test_form_says_what_the_settings_say(protocol, leaf):
-    says = leaf.metadata["choice"]
-    parameter = protocol.getParam(settings_form.parameter_name(leaf.name))
-    assert parameter.help.get().startswith(says.help)
-    assert parameter.expertLevel.get() == (LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL)
-    assert settings_form.chosen(protocol)[leaf.name] == leaf.default
-    assert not says.unit or parameter.label.get().endswith(f"({says.unit})")
+@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
+def test_form_and_command_line_say_what_the_settings_say(kind):
+    """Name, default, unit, level and help of every setting, in the form and in the command that the protocol runs."""
+    import argparse
+
+    from swiftres_plugin.engine.cli.main import build_parser
+
+    (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    options = {action.dest: action for action in commands.choices[COMMANDS[kind.__name__]]._actions}
+    form = kind()
+    leaves = [leaf for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
+    assert len(leaves) >= 5
+    for leaf in leaves:
+        says, option = leaf.metadata["choice"], options[leaf.name]
+        parameter = form.getParam(settings_form.parameter_name(leaf.name))
+        assert parameter.help.get().startswith(says.help), leaf.name
+        assert option.help.replace("%%", "%").startswith(says.help), leaf.name
+        assert f"--{leaf.name.replace('_', '-')}" in option.option_strings
+        assert option.default in (leaf.default, argparse.SUPPRESS), leaf.name
+        assert parameter.expertLevel.get() == (LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL), leaf.name
+        assert not says.unit or parameter.label.get().endswith(f"({says.unit})"), leaf.name
+    assert settings_form.chosen(form, kind._tree, kind._choices) == {leaf.name: leaf.default for leaf in leaves}
+
+
+@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
+def test_every_parameter_has_help_and_few_are_seen_first(kind):
+    form = kind()
+    params = dict(form.iterDefinitionAttributes())
+    assert all(form.getParam(name).help.get() for name in params if not name.startswith("_") and form.getParam(name))
+    own = [settings_form.parameter_name(leaf.name) for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
+    assert sum(form.getParam(name).expertLevel.get() == LEVEL_NORMAL for name in own) <= 8
+    assert len(kind.__doc__) > 500  # what *Help* shows
 
 
 def test_every_setting_can_be_chosen_in_the_form(protocol):
@@ -147,4 +200,6 @@ def test_every_gpu_of_the_form_is_used(protocol, monkeypatch, listed, device):
 def test_citations_can_be_read(domain):
     import swiftres_plugin.bibtex as bibtex
 
-    assert set(parseBibTex(bibtex.__doc__)) == set(ProtSwiftres._citations(None)) >= set(swiftres_plugin._references)
+    known = set(parseBibTex(bibtex.__doc__))
+    assert known == set(ProtSwiftres._citations(None)) >= set(swiftres_plugin._references)
+    assert all(set(kind._citations(None)) <= known for kind in EVERY_PROTOCOL)

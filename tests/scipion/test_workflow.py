@@ -1,6 +1,8 @@
 """The protocol in a real project, fed by pwem's own imports: outputs exist and their numbers are right."""
 import json
 import re
+import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +124,41 @@ def test_fsc_has_a_value_for_every_shell(work):
     np.testing.assert_allclose(frequency, np.arange(phantom.BOX_PX // 2 + 1) / (phantom.BOX_PX * phantom.PIXEL_SIZE_A),
                                atol=1e-6)
     assert values[1:4].min() > 0.9 and values.max() <= 1 + 1e-6
+
+
+def test_iterations_are_outputs(work):
+    """Map and curve of each iteration, the newest as `outputVolume`, and the mask; all inside the project."""
+    protocol = work.protocol
+    maps = [volume.clone() for volume in protocol.outputIterations.iterItems()]
+    assert [volume.getObjLabel() for volume in maps] == ["iteration 1", "iteration 2"]
+    assert [Path(v.getFileName()).parent.name for v in maps] == [layout.iteration_name(n) for n in (1, 2)]
+    assert all(Path(v.getFileName()).exists() and v.getSamplingRate() == phantom.PIXEL_SIZE_A for v in maps)
+    curves = [fsc.clone() for fsc in protocol.outputFSCs.iterItems()]
+    assert [fsc.getObjLabel() for fsc in curves] == ["iteration 1", "iteration 2"]
+    last = np.array([list(map(float, column)) for column in curves[-1].getData()])
+    np.testing.assert_allclose(last, [list(map(float, column)) for column in protocol.outputFSC.getData()])
+    assert protocol.outputMask.getFileName().endswith(layout.mask_name())
+
+
+def test_outputs_of_a_running_refinement_are_renewed_in_place(work, monkeypatch):
+    """As many looks as there are iterations, at a run that grows: one output each, always of the newest iteration."""
+    protocol = new_refinement(work.project, work.imported, iterations=2)
+    work.project.saveProtocol(protocol)
+    protocol.makePathsAndClean()
+    shutil.copytree(work.protocol._getRunPath(), protocol._getRunPath())
+    report = Path(protocol._getRunPath(layout.RUN))
+    whole = json.loads(report.read_text())
+    seen = []
+    for done in (0, 1, 1, 2):
+        report.write_text(json.dumps({**whole, "iterations": whole["iterations"][:done]}))
+        protocol._showIterations()
+        if done:
+            seen.append((protocol.outputFSC.getObjId(), protocol.outputIterations.getSize(), protocol.outputFSCs.getSize()))
+            assert len(list(protocol.outputIterations.iterItems())) == done
+    assert seen == [(seen[0][0], 1, 1), (seen[0][0], 1, 1), (seen[0][0], 2, 2)]
+    stored = work.project.getProtocol(protocol.getObjId())
+    assert (stored.outputFSCs.getSize(), stored.outputFSC.getObjId()) == (2, seen[0][0])
+    assert "2 iterations finished" in stored.summary()[0]
 
 
 def test_half_sets_and_scores_come_back(work):
@@ -327,3 +364,64 @@ def test_exported_workflow_comes_back(work, tmp_path, monkeypatch):
     (loaded,) = other.loadProtocols(filename=str(tmp_path / "workflow.json")).values()
     assert isinstance(loaded, ProtSwiftres)
     assert (loaded.iterations.get(), loaded.diameter.get(), loaded.useGpu.get()) == (2, 150.0, False)
+
+
+def stop_when(work, protocol, moment):
+    """Launch `protocol` and stop it (a kill, as the button does) as soon as `moment(protocol)` is true."""
+    work.project.launchProtocol(protocol, wait=False)
+    end = time.monotonic() + 300
+    while not moment(protocol):
+        assert time.monotonic() < end, Path(protocol.getStdoutLog()).read_text()[-2000:]
+        time.sleep(0.02)
+    work.project.stopProtocol(protocol)
+    return work.project.getProtocol(protocol.getObjId())
+
+
+def outputs_of(protocol):
+    """Everything a run gives, as numbers and names."""
+    found = {p.getObjId(): (p.getTransform().getMatrix().tolist(), p._rlnRandomSubset.get(),
+                            p._rlnLogLikeliContribution.get()) for p in protocol.outputParticles.iterItems()}
+    maps = [protocol.outputVolume.getFileName(), *protocol.outputVolume.getHalfMaps().split(","),
+            protocol.outputMask.getFileName(), *(v.getFileName() for v in protocol.outputIterations.iterItems())]
+    voxels = []
+    for path in maps:
+        with mrcfile.open(path) as mrc:
+            voxels.append(mrc.data.copy())
+    return found, np.stack(voxels), [list(map(float, column)) for column in protocol.outputFSC.getData()]
+
+
+def same_outputs(one, other):
+    ours, theirs = outputs_of(one), outputs_of(other)
+    assert ours[0] == theirs[0] and ours[2] == theirs[2]
+    np.testing.assert_array_equal(ours[1], theirs[1])  # one thread, one seed: the same bits
+
+
+def stopped_and_continued(work, moment):
+    protocol = new_refinement(work.project, work.imported, initialResolution=40.0, iterations=2, diameter=150.0)
+    protocol.mask.set(work.imported.mask)
+    protocol.mask.setExtended("outputMask")
+    protocol = stop_when(work, protocol, moment)
+    protocol.runMode.set(MODE_RESUME)
+    return launch(work.project, protocol)
+
+
+def test_stop_in_the_second_iteration_and_continue(work):
+    """The first iteration is done and shown when the process dies; the run ends as one that was left alone."""
+    protocol = stopped_and_continued(work, lambda p: layout.finished_iterations(p._getRunPath()))
+    same_outputs(protocol, work.protocol)
+    assert len(relations_of(protocol)) == len(set(relations_of(protocol))) == len(relations_of(work.protocol))
+
+
+def relations_of(protocol):
+    rows = protocol.getMapper().getRelationsByCreator(protocol)
+    return [(row["name"], row["object_parent_id"], row["object_child_id"]) for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", np.random.default_rng(20).uniform(0, 1, 10).round(2).tolist())
+def test_stop_at_any_moment_and_continue(work, share):
+    """At ten moments drawn over the time that the run takes: conversion, either iteration, or the outputs."""
+    log = Path(work.protocol.getStdoutLog())
+    seconds = log.stat().st_mtime - Path(work.protocol._getExtraPath("input_particles.star")).stat().st_mtime
+    started = time.monotonic()
+    same_outputs(stopped_and_continued(work, lambda p: time.monotonic() - started > 2 + share * seconds), work.protocol)

@@ -1,0 +1,191 @@
+"""The protocols in a chain: simulate, align, compare, reconstruct; and what they say of wrong input."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+
+pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
+
+import pyworkflow as pw  # noqa: E402
+from pwem.protocols import ProtImportVolumes  # noqa: E402
+from pyworkflow.object import Pointer  # noqa: E402
+from pyworkflow.project import Manager  # noqa: E402
+from pyworkflow.protocol import MODE_RESUME  # noqa: E402
+
+from swiftres_plugin import layout  # noqa: E402
+from swiftres_plugin.protocols import (  # noqa: E402
+    ProtSwiftresAlign,
+    ProtSwiftresCompare,
+    ProtSwiftresReconstruct,
+    ProtSwiftresSimulate,
+)
+
+from . import phantom  # noqa: E402
+
+COUNT = 120
+
+
+def launch(project, protocol):
+    problems = protocol.validate()
+    assert problems == []
+    project.launchProtocol(protocol, wait=True)
+    log = Path(protocol.getStdoutLog())
+    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    return protocol
+
+
+def new(project, kind, label, **pointers):
+    """A protocol whose pointer parameters are (protocol, name of its output)."""
+    choices = {name: value for name, value in pointers.items() if not isinstance(value, tuple)}
+    if kind is not ProtSwiftresSimulate and kind is not ProtSwiftresCompare:
+        choices |= {"useGpu": False, "numberOfThreads": 1}
+    protocol = project.newProtocol(kind, **choices)
+    protocol.setObjLabel(label)
+    for name, value in pointers.items():
+        if isinstance(value, tuple):
+            getattr(protocol, name).set(value[0])
+            getattr(protocol, name).setExtended(value[1])
+    return protocol
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A project in which the four protocols ran, one after another."""
+    folder = tmp_path_factory.mktemp("chain")
+    phantom.write_mrc(folder / "particle.mrc", phantom.volume())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        project = Manager().createProject("chain", location=str(folder))
+        patch.chdir(project.path)
+        pw.Config.getDomain().findClass("ProtSwiftres")
+        volume = launch(project, project.newProtocol(
+            ProtImportVolumes, filesPath=str(folder / "particle.mrc"), samplingRate=phantom.PIXEL_SIZE_A))
+        simulated = launch(project, new(
+            project, ProtSwiftresSimulate, "simulate", count=COUNT, snr=0.0, shiftSigma=1.0, defocusMax=15000.0,
+            inputVolume=(volume, "outputVolume")))
+        aligned = new(project, ProtSwiftresAlign, "align", resolution=20.0, diameter=150.0,
+                      inputParticles=(simulated, "outputParticles"))
+        aligned.inputVolumes.append(Pointer(simulated, extended="outputVolume"))
+        launch(project, aligned)
+        compared = launch(project, new(
+            project, ProtSwiftresCompare, "compare", inputParticles=(aligned, "outputParticles"), maxAngle=6.0,
+            otherParticles=(simulated, "outputParticles"), align=False))
+        reconstructed = launch(project, new(
+            project, ProtSwiftresReconstruct, "reconstruct", inputParticles=(compared, "outputParticles"), diameter=150.0))
+        yield SimpleNamespace(project=project, simulated=simulated, aligned=aligned, compared=compared,
+                              reconstructed=reconstructed, folder=folder)
+
+
+def matrices(particles):
+    return {p.getObjId(): p.getTransform().getMatrix().copy() for p in particles.iterItems()}
+
+
+def test_simulated_particles_hold_the_truth(work):
+    """Image and pose belong together: the noise-free projection at the pose is what the image shows."""
+    particles = work.simulated.outputParticles
+    assert particles.getSize() == COUNT and particles.hasCTF() and particles.hasAlignmentProj()
+    assert particles.getSamplingRate() == pytest.approx(phantom.PIXEL_SIZE_A)
+    items = [item.clone() for item in particles.iterItems()]
+    with mrcfile.open(items[0].getFileName()) as stack, mrcfile.open(work.simulated.outputVolume.getFileName()) as volume:
+        images, scale = stack.data.copy(), volume.data.max() / phantom.volume().max()
+    inverses = np.array([np.linalg.inv(item.getTransform().getMatrix()) for item in items])
+    truth = phantom.Truth(inverses[:, :3, :3].transpose(0, 2, 1), -inverses[:, :2, 3] * phantom.PIXEL_SIZE_A)
+    defocus = np.array([item.getCTF().getDefocusU() for item in items])
+    predicted = scale * phantom.apply_ctf(phantom.projections(truth), defocus)
+    with_noise = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, predicted)]
+    assert np.median(with_noise) > 0.3  # signal as strong as noise on the area of the particle, and the box is larger
+    assert np.median([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, np.roll(predicted, 1, 0))]) < 0.2
+    assert set(item._rlnRandomSubset.get() for item in items) == {1, 2}
+
+
+def test_aligned_poses_are_near_the_truth(work):
+    found, true = matrices(work.aligned.outputParticles), matrices(work.simulated.outputParticles)
+    assert found.keys() == true.keys()
+    turns = [np.rad2deg(np.arccos(np.clip((np.trace(found[i][:3, :3].T @ true[i][:3, :3]) - 1) / 2, -1, 1))) for i in found]
+    assert np.median(turns) < 6
+    assert all(np.isfinite(p._rlnLogLikeliContribution.get()) for p in work.aligned.outputParticles.iterItems())
+
+
+def test_differences_are_attributes_and_the_consensus_obeys_the_limits(work):
+    differences, agreed = work.compared.outputDifferences, work.compared.outputParticles
+    values = {p.getObjId(): (p._swiftresAngleDifference.get(), p._swiftresShiftDifference.get())
+              for p in differences.iterItems()}
+    assert len(values) == COUNT
+    within = {i for i, (angle, shift) in values.items() if angle <= 6.0 and shift <= 5.0}
+    assert {p.getObjId() for p in agreed.iterItems()} == within and COUNT / 4 < len(within) <= COUNT
+    found, true = matrices(work.aligned.outputParticles), matrices(work.simulated.outputParticles)
+    some = next(iter(values))
+    turn = np.rad2deg(np.arccos((np.trace(found[some][:3, :3].T @ true[some][:3, :3]) - 1) / 2))
+    assert values[some][0] == pytest.approx(turn, abs=1e-2)
+
+
+def test_reconstruction_resembles_the_particle(work):
+    volume = work.reconstructed.outputVolume
+    assert volume.hasHalfMaps() and volume.getSamplingRate() == pytest.approx(phantom.PIXEL_SIZE_A)
+    with mrcfile.open(volume.getFileName()) as mrc:
+        assert np.corrcoef(mrc.data.ravel(), phantom.volume().ravel())[0, 1] > 0.8
+    assert Path(work.reconstructed.outputMask.getFileName()).exists()
+
+
+def test_every_path_is_relative_to_the_project(work):
+    for protocol in (work.simulated, work.aligned, work.compared, work.reconstructed):
+        for _, output in protocol.iterOutputAttributes():
+            for path in output.getFiles() or ():  # an FSC has none
+                assert not Path(path).is_absolute() and Path(path).exists(), path
+
+
+def test_summary_and_methods_have_numbers(work):
+    for protocol, number in ((work.simulated, f"{COUNT} particle"), (work.aligned, f"{COUNT} particles"),
+                             (work.compared, f"{COUNT} particles"), (work.reconstructed, "aligned particles")):
+        again = work.project.getProtocol(protocol.getObjId())
+        assert number in " ".join(again.methods()) and again.summary() and again.citations()
+        assert "not ready" not in " ".join(again.summary())
+
+
+def test_outputs_are_related_to_inputs(work):
+    links = [tuple(relation[1:]) for relation in relations(work.aligned)]
+    assert len(links) == len(set(links)) > 0
+
+
+def relations(protocol):
+    mapper = protocol.getMapper()
+    return [(row["id"], row["name"], row["object_parent_id"], row["object_child_id"])
+            for row in mapper.getRelationsByCreator(protocol)]
+
+
+def test_continue_renews_outputs_and_keeps_their_ids(work):
+    """A changed limit repeats the last two steps; what points to the outputs stays right."""
+    protocol = work.project.getProtocol(work.compared.getObjId())
+    before = protocol.outputDifferences.getObjId()
+    copy = work.project.copyProtocol(protocol)
+    launch(work.project, copy)
+    ids = [copy.outputDifferences.getObjId(), copy.outputParticles.getObjId()]
+    size = copy.outputParticles.getSize()
+    copy = work.project.getProtocol(copy.getObjId())
+    copy.maxAngle.set(180.0)
+    copy.maxMove.set(1000.0)
+    copy.runMode.set(MODE_RESUME)
+    launch(work.project, copy)
+    assert [copy.outputDifferences.getObjId(), copy.outputParticles.getObjId()] == ids
+    assert copy.outputParticles.getSize() == COUNT >= size
+    assert len(list(copy.outputParticles.iterItems())) == COUNT
+    assert protocol.outputDifferences.getObjId() == before
+
+
+def test_wrong_input_is_named(work):
+    project = work.project
+    bare = new(project, ProtSwiftresSimulate, "bare", defocusMin=9000.0, defocusMax=100.0)
+    problems = " ".join(bare.validate())
+    assert "Give the volume" in problems and "least defocus" in problems
+    local = new(project, ProtSwiftresAlign, "local", symmetry="Q", inputParticles=(work.simulated, "outputParticles"))
+    local.inputVolumes.append(Pointer(work.simulated, extended="outputVolume"))
+    assert "Unknown symmetry 'Q'" in " ".join(local.validate())
+
+
+def test_the_engine_was_asked_what_the_form_says(work):
+    report = json.loads(Path(work.aligned._getRunPath(layout.RUN)).read_text())
+    assert report["settings"]["target"] == {"resolution": 20.0, "symmetry": "C1", "alignment": "global"}
+    assert report["settings"]["preprocess"]["diameter"] == 150.0
