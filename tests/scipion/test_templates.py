@@ -40,10 +40,13 @@ def test_templates_load_as_a_workflow(name, project):
     assert len(loaded) == len(raw) >= 4
     for description, protocol in zip(raw, loaded.values()):
         assert protocol.getClassName() == description["object.className"]
-        known = set(dict(protocol.getDefinitionDict())) | {"object.className", "object.id", "object.label", "object.comment"}
-        assert set(description) <= known
-        for _, pointer in protocol.iterInputPointers():
-            assert pointer.hasExtended() or pointer.getObjValue() is None
+        for name, value in description.items():
+            assert name.startswith("object.") or protocol.getParam(name) is not None, name
+            if name.startswith("input"):
+                given = [value] if isinstance(value, str) else value
+                found = [getattr(protocol, name)] if isinstance(value, str) else list(getattr(protocol, name))
+                assert [pointer.getExtended() for pointer in found] == [text.split(".")[1] for text in given]
+                assert all(pointer.getObjValue() is loaded[text.split(".")[0]] for pointer, text in zip(found, given))
 
 
 def run_all(project, loaded, **changes):
