@@ -12,6 +12,7 @@
       class1_map.mrc  class1_half1.mrc  class1_half2.mrc  class1_fsc.csv  class1_mask.mrc
       class1_sharpened.mrc     at the end: weighted by its FSC, sharpened, low-passed at its resolution
       class2_...               the same for every further class, in both places
+      slices.png               sections and projections of the maps of `swiftres initial-model`
       run.json                 settings, versions, device, resolution, seconds per stage, peak memory
       report.html              all of it as one page for a browser
 
@@ -33,6 +34,8 @@ REPORT = "report.html"
 STATE = "state.json"
 ARRAYS = "arrays.npz"
 PARTICLES = "particles.star"
+SLICES = "slices.png"
+CACHE = "cache"
 POSTPROCESS = "postprocess.json"
 MAP_SHARPENED = "map_sharpened.mrc"
 LOCAL_RESOLUTION = "local_resolution.mrc"

@@ -198,6 +198,38 @@ class RefineSettings:
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """How starting maps are found."""
+
+    symmetry: str = symmetry_choice()
+    count: int = choice(
+        1, "Maps to find at once; each particle goes to the map it fits best. More than one parts particles that differ a "
+        "lot, and gives what is no particle a place to go.", minimum=1, maximum=20)
+    coarsest_resolution: float = choice(
+        40.0, "Resolution at which the search for a map begins.", unit="A", minimum=4.0, advanced=True)
+    finest_resolution: float = choice(
+        24.0, "Resolution at which it ends. A refinement can go on from there; every step finer costs several times more.",
+        unit="A", minimum=4.0)
+    max_offset: float = choice(
+        0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.", unit="A",
+        minimum=0.0)
+    starts: int = choice(
+        3, "Random starts. Each is followed through the coarse steps, and the one that explains the particles best goes on.",
+        minimum=1, maximum=100)
+    steps: int = choice(50, "Steps to take, each on other particles.", minimum=5, maximum=1000, advanced=True)
+    batch: int = choice(200, "Particles of a step.", minimum=20, maximum=100000, advanced=True)
+
+
+@dataclass(frozen=True)
+class InitialModelSettings:
+    """All settings of `swiftres initial-model`."""
+
+    model: ModelSettings = ModelSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+@dataclass(frozen=True)
 class TargetSettings:
     """What particles are aligned to, and how."""
 

@@ -18,7 +18,7 @@ from typing import NoReturn, Protocol
 from swiftres_plugin import __version__
 from swiftres_plugin.errors import SwiftresError
 
-COMMANDS = ("refine", "align", "reconstruct", "postprocess", "project", "simulate", "fsc", "compare",
+COMMANDS = ("initial-model", "refine", "align", "reconstruct", "postprocess", "project", "simulate", "fsc", "compare",
             "report", "runs", "doctor")
 
 DONE, FAULT, USER_ERROR, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def find_commands() -> list[Command]:
     """The modules of `COMMANDS` that exist, in that order."""
-    names = [f"{__package__}.{name}" for name in COMMANDS]
+    names = [f"{__package__}.{name.replace('-', '_')}" for name in COMMANDS]
     return [importlib.import_module(name) for name in names if importlib.util.find_spec(name)]
 
 

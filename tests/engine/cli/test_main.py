@@ -51,7 +51,7 @@ def test_every_command_is_complete():
     found = frame.find_commands()
     assert {"fsc", "compare", "doctor"} <= {module.NAME for module in found}
     for module in found:
-        assert module.NAME == module.__name__.rpartition(".")[2]
+        assert module.NAME.replace("-", "_") == module.__name__.rpartition(".")[2]
         assert module.HELP
         module.add_arguments(argparse.ArgumentParser())
         assert callable(module.run)

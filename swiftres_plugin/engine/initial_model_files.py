@@ -1,0 +1,127 @@
+"""Starting maps as files: open and check the particles, find the maps, write them with poses, a record and a picture."""
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from swiftres_plugin import layout
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.checks import check_box
+from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.data.maps import Map
+from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.initial_model import InitialModels, coarse_spectra, find_models
+from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, write_map
+from swiftres_plugin.engine.io.png import enlarged, montage, stretched, write_png
+from swiftres_plugin.engine.io.star import read_particles, write_particles
+from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.report import Reporter, TeeReporter
+from swiftres_plugin.engine.run import versions, write_json
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.errors import InputError
+from swiftres_plugin.settings import InitialModelSettings, ModelSettings, RefineSettings
+
+HAND = ("Projections do not tell a map from its mirror image: the hand of these maps is one of two by chance. Look at "
+        "helices once they are resolved, and flip the map if they turn the wrong way.")
+LEAST_PARTICLES = 20  # for each map
+
+
+def new_initial_model(particles: str, settings: InitialModelSettings, output: Path, reporter: Reporter) -> InitialModels:
+    """Find starting maps of the particles of a STAR file and write them to the folder `output`.
+
+    Raises `InputError` before any work where the particles or the settings cannot be used.
+    """
+    began = time.time()
+    reporter = TeeReporter(reporter)
+    found = open_particles(particles, settings.model)
+    operators = open_symmetry(settings.model.symmetry)
+    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
+    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
+    try:
+        spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, cache)
+        asked = {"inputs": {"particles": particles}, "settings": dataclasses.asdict(settings)}
+        write_json(output / layout.SETTINGS, asked)
+        shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
+        engine = Engine(coarse_spectra(spectra, settings.model.finest_resolution), compute, operators, shared, reporter)
+        models = find_models(engine, settings.model, found.box_px)
+    finally:
+        cache.unlink(missing_ok=True)
+    reporter.warning(HAND)
+    write_models(output, models, found)
+    write_json(output / layout.RUN, {**asked, **record(models, engine, reporter.warnings, time.time() - began)})
+    tell(models, output, reporter)
+    return models
+
+
+def open_particles(path: str, settings: ModelSettings) -> Particles:
+    """The particles, checked against the settings."""
+    particles = read_particles(path)
+    check_box(particles.box_px, particles.pixel_size_a, path)
+    check_stacks(particles)
+    least = LEAST_PARTICLES * settings.count
+    if len(particles) < least:
+        raise InputError("too few particles", where=path, found=len(particles), expected=f"at least {least}")
+    finest = 2 * particles.pixel_size_a
+    if settings.finest_resolution < finest:
+        raise InputError("the finest resolution is finer than the particles", where=path,
+                         found=f"{settings.finest_resolution:g} A", expected=f"at least {finest:g} A (Nyquist)",
+                         remedy="Raise --finest-resolution.")
+    if settings.coarsest_resolution < settings.finest_resolution:
+        raise InputError("the coarsest resolution is finer than the finest",
+                         found=f"{settings.coarsest_resolution:g} and {settings.finest_resolution:g} A",
+                         remedy="Raise --coarsest-resolution or lower --finest-resolution.")
+    return particles
+
+
+def write_models(output: Path, models: InitialModels, particles: Particles) -> None:
+    """Maps, particles and picture of a finished search."""
+    for number, one in enumerate(models.maps, 1):
+        write_map(output / layout.map_name(number), one)
+    found = models.assignment
+    scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability, "class_id": found.class_id}
+    posed = replace(particles, poses=Poses(found.image_to_volume, found.shift_a), scores={**particles.scores, **scores})
+    write_particles(output / layout.PARTICLES, posed)
+    write_png(output / layout.SLICES, pictured(models.maps))
+
+
+def pictured(maps: tuple[Map, ...]) -> np.ndarray:
+    """One row a map: its central sections across z, y and x, then its projections along them; y or z upwards."""
+    rows = []
+    for one in maps:
+        voxels, middle = one.voxels, one.box_px // 2
+        sections = [voxels[middle], voxels[:, middle], voxels[:, :, middle]]
+        projections = [voxels.sum(axis) for axis in range(3)]
+        rows.append([_tile(tile, sections) for tile in sections] + [_tile(tile, projections) for tile in projections])
+    return montage(rows)
+
+
+def _tile(tile: np.ndarray, group: list[np.ndarray]) -> np.ndarray:
+    """A picture on the grey scale that the group shares."""
+    low, high = min(float(one.min()) for one in group), max(float(one.max()) for one in group)
+    return enlarged(stretched(tile[::-1], low, high))
+
+
+def class_sizes(assignment: Assignment, count: int) -> list[int]:
+    return [int(size) for size in np.bincount(assignment.class_id, minlength=count)]
+
+
+def record(models: InitialModels, engine: Engine, warnings: list[str], seconds: float) -> dict:
+    """What stands in run.json beside the settings."""
+    return {
+        "particles": len(engine.spectra), "class_sizes": class_sizes(models.assignment, len(models.maps)),
+        "handedness": "undetermined", "evidence": [round(value, 3) for value in models.evidence], "versions": versions(),
+        "device": {"kind": engine.device.type, "threads": engine.compute.threads}, "seconds": round(seconds, 1),
+        "warnings": warnings, "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def tell(models: InitialModels, output: Path, reporter: Reporter) -> None:
+    sizes = class_sizes(models.assignment, len(models.maps))
+    for number, size in enumerate(sizes, 1):
+        reporter.message(f"Map of {size} particles: {output / layout.map_name(number)}")
+    reporter.message(f"Evidence {models.evidence[-1]:.2f} a particle: of runs with other seeds (--seed) take the highest.")
