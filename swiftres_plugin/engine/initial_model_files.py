@@ -21,8 +21,9 @@ from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, write_map
 from swiftres_plugin.engine.io.png import enlarged, montage, stretched, write_png
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.report import Reporter, TeeReporter
-from swiftres_plugin.engine.run import versions, write_json
+from swiftres_plugin.engine.run import versions
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import InitialModelSettings, ModelSettings, RefineSettings
@@ -42,16 +43,13 @@ def new_initial_model(particles: str, settings: InitialModelSettings, output: Pa
     found = open_particles(particles, settings.model)
     operators = open_symmetry(settings.model.symmetry)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    cache = Path(settings.compute.scratch or output) / f"{layout.CACHE}-{output.name}"
-    try:
-        spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, cache)
-        asked = {"inputs": {"particles": particles}, "settings": dataclasses.asdict(settings)}
-        write_json(output / layout.SETTINGS, asked)
-        shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
-        engine = Engine(coarse_spectra(spectra, settings.model.finest_resolution), compute, operators, shared, reporter)
-        models = find_models(engine, settings.model, found.box_px)
-    finally:
-        cache.unlink(missing_ok=True)
+    scratch = Path(settings.compute.scratch or output)
+    spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, scratch)
+    asked = {"inputs": {"particles": particles}, "settings": dataclasses.asdict(settings)}
+    write_json(output / layout.SETTINGS, asked)
+    shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
+    engine = Engine(coarse_spectra(spectra, settings.model.finest_resolution), compute, operators, shared, reporter)
+    models = find_models(engine, settings.model, found.box_px)
     reporter.warning(HAND)
     write_models(output, models, found)
     write_json(output / layout.RUN, {**asked, **record(models, engine, reporter.warnings, time.time() - began)})

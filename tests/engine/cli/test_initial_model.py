@@ -13,8 +13,9 @@ from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
 
-OPTIONS = ["--coarsest-resolution", "40", "--finest-resolution", "34", "--diameter", "100", "--max-offset", "8", "--steps", "5",
-           "--batch", "30", "--starts", "2", "--count", "2", "--symmetry", "C2", "--device", "cpu", "--threads", "2"]
+OPTIONS = ["--coarsest-resolution", "40", "--finest-resolution", "34", "--diameter", "100", "--max-offset", "8",
+           "--steps", "5", "--batch", "30", "--starts", "2", "--count", "2", "--symmetry", "C2",
+           "--device", "cpu", "--threads", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def test_the_record_says_that_the_hand_is_open(finished):
 def test_the_same_seed_gives_the_same_map(data, finished, tmp_path):
     assert initial_model(data, tmp_path / "again") == 0
     assert initial_model(data, tmp_path / "other", "--seed", "2") == 0
-    first, again, other = (read_map(run / layout.map_name()).voxels for run in (finished, tmp_path / "again", tmp_path / "other"))
+    runs = (finished, tmp_path / "again", tmp_path / "other")
+    first, again, other = (read_map(run / layout.map_name()).voxels for run in runs)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1 * np.abs(first).max()
 
