@@ -77,7 +77,10 @@ def _domain_radii(random: np.random.Generator, residues: int) -> list[float]:
 
 
 def _grow(random: np.random.Generator, radii_a: list[float]) -> np.ndarray:
-    """(D, 3) centres: each domain touches the one before, overlaps none, and of many places takes one near the middle."""
+    """(D, 3) centres: each domain touches the one before, overlaps none, and of many places takes one near the middle.
+
+    The places of the second are equally near: distances are rounded, so that every machine takes the same one of them.
+    """
     centres = [np.zeros(3)]
     for number, radius in enumerate(radii_a[1:], start=1):
         directions = random.normal(size=(200, 3))
@@ -85,8 +88,8 @@ def _grow(random: np.random.Generator, radii_a: list[float]) -> np.ndarray:
             radius + radii_a[number - 1] + DOMAIN_GAP_A)
         gaps = np.linalg.norm(places[:, None] - np.array(centres), axis=2) - (radius + np.array(radii_a[:number]))
         free = places[gaps.min(axis=1) > 0]
-        distance = np.linalg.norm(free - np.mean(centres, axis=0), axis=1)
-        centres.append(free[np.argsort(distance)[len(free) // 20]])
+        distance = np.linalg.norm(free - np.mean(centres, axis=0), axis=1).round(6)
+        centres.append(free[np.argsort(distance, kind="stable")[len(free) // 20]])
     return np.array(centres)
 
 
@@ -127,11 +130,14 @@ def _sheets(radius_a: float) -> list[np.ndarray]:
 
 
 def _in_a_walk(sites: np.ndarray) -> np.ndarray:
-    """The sites in an order in which each is the nearest one left to the one before."""
+    """The sites in an order in which each is the nearest one left to the one before.
+
+    On a lattice many are equally near: distances are rounded, so that every machine takes the same one of them.
+    """
     left = list(range(len(sites)))
     order = [left.pop(int(np.argmax(sites[:, 0])))]
     while left:
-        nearest = int(np.argmin(np.linalg.norm(sites[left] - sites[order[-1]], axis=1)))
+        nearest = int(np.argmin(np.linalg.norm(sites[left] - sites[order[-1]], axis=1).round(6)))
         order.append(left.pop(nearest))
     return sites[order]
 

@@ -129,7 +129,7 @@ def test_progress_is_json_lines(finished):
     stages = {line["stage"] for line in lines if "stage" in line}
     assert any("search" in s for s in stages) and any("reconstruction" in s for s in stages)
     assert all(line["done"] <= line["total"] for line in lines if "stage" in line)
-    assert "Finished" in lines[-1]["message"]
+    assert "Finished" in lines[-2]["message"] and "Report: " in lines[-1]["message"]
 
 
 def test_the_final_files_are_those_of_the_last_iteration(finished):
