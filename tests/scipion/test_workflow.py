@@ -177,38 +177,77 @@ def test_summary_and_methods_say_what_was_done(work):
     assert "Johnson" in "".join(protocol.citations())
 
 
-def test_viewer_draws_everything(work):
+# Axes of each picture: sliders and colour bars count.
+PICTURES = {"showSlices": 9, "showSurface": 2, "showFsc": 1, "showFscOfIterations": 1, "showCourse": 4, "showClassSizes": 1,
+            "showDirections": 2, "showScores": 4, "showGallery": 32}
+
+
+@pytest.fixture
+def viewer(work):
     from matplotlib import pyplot as plt
 
     from swiftres_plugin.viewers import SwiftresViewer
-
-    viewer = SwiftresViewer(project=work.project)
-    viewer.setProtocol(work.protocol)
-    show = viewer._getVisualizeDict()
-    for name, axes in (("showSlices", 6), ("showFsc", 1), ("showCourse", 1), ("showDirections", 2)):
-        (view,) = show[name]()
-        assert len(view.figure.axes) == axes
-        picture = work.folder / f"{name}.png"
-        view.figure.savefig(picture)
-        assert picture.stat().st_size > 5000
+    made = SwiftresViewer(project=work.project)
+    made.setProtocol(work.protocol)
+    yield made
     plt.close("all")
 
 
-def test_viewer_says_what_is_not_there(work):
+def test_viewer_draws_everything(work, viewer):
+    viewer.galleryCount.set(12)
+    show = viewer._getVisualizeDict()
+    for name, axes in PICTURES.items():
+        (view,) = show[name]()
+        assert hasattr(view, "figure"), f"{name}: {getattr(view, '_msg', view)}"
+        assert len(view.figure.axes) == axes, name
+        for kind in ("png", "pdf"):
+            picture = work.folder / f"{name}.{kind}"
+            view.figure.savefig(picture)
+            assert picture.stat().st_size > 4000
+
+
+def test_every_field_of_the_viewer_has_its_picture(viewer):
+    from pyworkflow.protocol.params import LabelParam
+    fields = {name for name, param in viewer._definition.iterAllParams() if isinstance(param, LabelParam)}
+    assert fields == set(viewer._getVisualizeDict()) - {"showChimera"}  # which is not installed here
+
+
+def test_viewer_says_what_is_not_there(work, viewer):
     from pyworkflow.viewer import MessageView
 
-    from swiftres_plugin.viewers import SwiftresViewer
-
-    viewer = SwiftresViewer(project=work.project)
-    viewer.setProtocol(work.protocol)
+    show = viewer._getVisualizeDict()
+    (view,) = show["showLocalResolution"]()
+    assert isinstance(view, MessageView) and "local_resolution.mrc" in view._msg
+    for text in ("9", "1-x"):
+        viewer.iterationList.set(text)
+        (view,) = show["showFscOfIterations"]()
+        assert isinstance(view, MessageView) and "iteration" in view._msg
     viewer.iteration.set(77)
-    (view,) = viewer._getVisualizeDict()["showSlices"]()
+    (view,) = show["showSlices"]()
     assert isinstance(view, MessageView)
     viewer.iteration.set(0)
     viewer.classNumber.set(2)  # of one
-    for name in ("showSlices", "showFsc", "showCourse"):
-        (view,) = viewer._getVisualizeDict()[name]()
+    for name in ("showSlices", "showFsc", "showGallery"):
+        (view,) = show[name]()
         assert isinstance(view, MessageView)
+
+
+def test_the_gallery_pairs_particles_with_their_own_reprojections(work):
+    """Each particle resembles its reprojection more than those of other particles do: the noise is as strong as the signal."""
+    from swiftres_plugin.viewers.gallery import read_pairs
+
+    run = work.protocol._getRunPath
+    pairs = read_pairs(run(layout.PARTICLES), run(layout.map_name()), str(work.folder / "gallery"), 20)
+    assert pairs.count == COUNT and list(pairs.rank[[0, -1]]) == [1, COUNT] and (np.diff(pairs.score) <= 0).all()
+    flat = [images.reshape(len(images), -1) for images in (pairs.images, pairs.reprojections)]
+    likeness = np.corrcoef(*flat)[: len(pairs.images), len(pairs.images):]
+    assert (likeness.argmax(axis=1) == np.arange(len(likeness))).mean() > 0.9
+
+
+def test_the_summary_leads_to_the_report(work):
+    (line,) = [text for text in work.protocol.summary() if layout.REPORT in text]
+    path = Path(re.search(r"\[\[(.+?)\]\[", line).group(1))
+    assert path.is_absolute() and "Fourier shell correlation" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

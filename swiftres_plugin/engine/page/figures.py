@@ -17,9 +17,9 @@ from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
+from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import read_fsc
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
-from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import leaves
 
@@ -270,7 +270,7 @@ def view_map(particles: Particles, symmetry: str) -> dict[str, Any] | None:
     """
     if particles.poses is None:
         return None
-    beams = np.einsum("sij,nj->sni", symmetry_operators(symmetry), particles.poses.image_to_volume[:, :, 2]).reshape(-1, 3)
+    beams = np.einsum("sij,nj->sni", open_symmetry(symmetry), particles.poses.image_to_volume[:, :, 2]).reshape(-1, 3)
     rows = int(np.clip(np.sqrt(len(beams) / (2 * VIEWS_PER_CELL)), 6, 36))
     edges = np.linspace(-np.pi, np.pi, 2 * rows + 1), np.linspace(-1, 1, rows + 1)
     longitude = np.arctan2(beams[:, 1], beams[:, 0])

@@ -1,0 +1,84 @@
+"""Particles beside what the map predicts for them. The engine projects, in a child process."""
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mrcfile
+import numpy as np
+import pyworkflow.utils as pwutils
+from emtable import Table
+from scipy import ndimage
+
+from swiftres_plugin.plugin import Plugin
+
+SCORE = "rlnLogLikeliContribution"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """images, reprojections: (K, n, n); score, rank: (K,), rank 1 is the best of `count`."""
+
+    images: np.ndarray
+    reprojections: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    count: int
+
+
+def read_pairs(star: str, map_path: str, folder: str, count: int, class_number: int = 1) -> Pairs:
+    """`count` particles of a class, evenly from the best score to the worst, and their reprojections with CTF.
+
+    folder: where the selection and its projections are kept. Raises `ValueError` where the class has no particle.
+    """
+    # no guess of types: emtable would guess from the first row, whose probability may be written as 1
+    optics, rows = (Table(fileName=star, tableName=name, guessType=False) for name in ("optics", "particles"))
+    ordered = sorted((row for row in rows if int(getattr(row, "rlnClassNumber", 1)) == class_number),
+                     key=lambda row: -float(getattr(row, SCORE)))
+    if not ordered:
+        raise ValueError(f"Class {class_number} holds no particle.")
+    ranks = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
+    chosen = [ordered[rank] for rank in ranks]
+    os.makedirs(folder, exist_ok=True)
+    selection, stack = os.path.join(folder, "gallery.star"), os.path.join(folder, "gallery.mrcs")
+    write_selection(selection, optics, rows, chosen)
+    program, line = Plugin.getEngineCommand(
+        ["project", "--map", map_path, "--particles", selection, "--output", stack, "--ctf"])
+    pwutils.runJob(None, program, line, env=Plugin.getEnviron())
+    with mrcfile.open(stack, permissive=True) as mrc:
+        predicted = mrc.data.astype(np.float32).reshape(len(chosen), *mrc.data.shape[-2:])
+    images = read_images([row.rlnImageName for row in chosen], os.path.dirname(star))
+    score = np.array([float(getattr(row, SCORE)) for row in chosen])
+    return Pairs(images, predicted, score, ranks + 1, len(ordered))
+
+
+def write_selection(path: str, optics: Table, rows: Table, chosen: Sequence) -> None:
+    """A STAR file of the rows `chosen`."""
+    selected = Table(columns=list(rows.getColumns()))
+    for row in chosen:
+        selected.addRow(*row)
+    with open(path, "w") as file:
+        optics.writeStar(file, tableName="optics")
+        selected.writeStar(file, tableName="particles")
+
+
+def read_images(names: Sequence[str], folder: str) -> np.ndarray:
+    """(K, n, n) images named as in STAR files, `000001@stack.mrcs`; paths from the current folder or from `folder`."""
+    images = []
+    for name in names:
+        index, _, stack = name.rpartition("@")
+        stack = re.sub(r":mrcs?$", "", stack)
+        path = stack if os.path.exists(stack) else os.path.join(folder, stack)
+        with mrcfile.mmap(path, permissive=True) as mrc:
+            images.append(np.array(mrc.data[int(index) - 1] if mrc.data.ndim == 3 else mrc.data, dtype=np.float32))
+    return np.stack(images)
+
+
+def low_passed(images: np.ndarray, resolution_a: float, pixel_size_a: float) -> np.ndarray:
+    """Images (K, n, n) under a Gaussian whose transfer is one half at `resolution_a`; as they are where that is 0."""
+    if resolution_a <= 0:
+        return images
+    sigma_px = np.sqrt(np.log(2) / 2) / np.pi * resolution_a / pixel_size_a
+    return ndimage.gaussian_filter(images, (0, sigma_px, sigma_px))
