@@ -16,6 +16,7 @@ from swiftres_plugin.protocols.base import EngineProtocol, VolumesInput
 INPUT = ("resolution", "symmetry", "diameter", "alignment")
 ALWAYS_NAMED = ("resolution", "symmetry", "alignment")
 
+
 class ProtSwiftresAlign(EngineProtocol, VolumesInput, Prot3D):
     """Finds the orientation and position of particles against volumes that are given and do not change.
 

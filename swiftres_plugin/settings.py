@@ -341,6 +341,8 @@ class CompareSettings:
 
 # The settings of `swiftres reconstruct`, out of those of a refinement.
 RECONSTRUCT = ("symmetry", "diameter", "invert_contrast", "auto_mask", "device", "threads", "memory", "scratch", "seed")
+# The same of `swiftres postprocess`.
+POSTPROCESS = ("symmetry", "bfactor", "threads", "seed")
 
 
 def leaves(tree: type = RefineSettings) -> Iterator[tuple[str, dataclasses.Field]]:

@@ -9,7 +9,13 @@ from pyworkflow.gui.tree import ListTreeProviderString
 from pyworkflow.wizard import Wizard
 
 from swiftres_plugin import convert
-from swiftres_plugin.protocols import ProtSwiftres, ProtSwiftresAlign, ProtSwiftresCompare, ProtSwiftresReconstruct
+from swiftres_plugin.protocols import (
+    ProtSwiftres,
+    ProtSwiftresAlign,
+    ProtSwiftresCompare,
+    ProtSwiftresPostprocess,
+    ProtSwiftresReconstruct,
+)
 
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", "D7", "T", "O", "I1", "I2", "I3", "I4")
 
@@ -18,7 +24,7 @@ class SwiftresSymmetryWizard(Wizard):
     """Choose the point group from a list."""
 
     _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresCompare)]
+                                                  ProtSwiftresCompare, ProtSwiftresPostprocess)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in SYMMETRIES])

@@ -10,15 +10,16 @@ import pytest
 pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
 
 import pyworkflow as pw  # noqa: E402
-from pwem.protocols import ProtImportVolumes  # noqa: E402
+from pwem.protocols import ProtImportVolumes, ProtSplitSet, ProtUnionSet  # noqa: E402
 from pyworkflow.object import Pointer  # noqa: E402
 from pyworkflow.project import Manager  # noqa: E402
 from pyworkflow.protocol import MODE_RESUME  # noqa: E402
 
-from swiftres_plugin import layout  # noqa: E402
+from swiftres_plugin import convert, layout  # noqa: E402
 from swiftres_plugin.protocols import (  # noqa: E402
     ProtSwiftresAlign,
     ProtSwiftresCompare,
+    ProtSwiftresPostprocess,
     ProtSwiftresReconstruct,
     ProtSwiftresSimulate,
 )
@@ -41,7 +42,7 @@ def new(project, kind, label, **pointers):
     """A protocol whose pointer parameters are (protocol, name of its output)."""
     choices = {name: value for name, value in pointers.items() if not isinstance(value, tuple)}
     if kind is not ProtSwiftresSimulate and kind is not ProtSwiftresCompare:
-        choices |= {"useGpu": False, "numberOfThreads": 1}
+        choices |= {"useGpu": False, "numberOfThreads": 1} if kind is not ProtSwiftresPostprocess else {"numberOfThreads": 1}
     protocol = project.newProtocol(kind, **choices)
     protocol.setObjLabel(label)
     for name, value in pointers.items():
@@ -75,7 +76,10 @@ def work(tmp_path_factory):
             otherParticles=(simulated, "outputParticles"), align=False))
         reconstructed = launch(project, new(
             project, ProtSwiftresReconstruct, "reconstruct", inputParticles=(compared, "outputParticles"), diameter=150.0))
-        yield SimpleNamespace(project=project, simulated=simulated, aligned=aligned, compared=compared,
+        processed = launch(project, new(
+            project, ProtSwiftresPostprocess, "post-process", inputVolume=(reconstructed, "outputVolume"), bfactor="-50",
+            inputParticles=(compared, "outputParticles")))
+        yield SimpleNamespace(project=project, processed=processed, simulated=simulated, aligned=aligned, compared=compared,
                               reconstructed=reconstructed, folder=folder)
 
 
@@ -130,8 +134,38 @@ def test_reconstruction_resembles_the_particle(work):
     assert Path(work.reconstructed.outputMask.getFileName()).exists()
 
 
+def test_post_processing_gives_maps_curve_and_mask(work):
+    protocol = work.processed
+    assert protocol.outputVolume.hasHalfMaps() and "B-factor -50" in protocol.summary()[0]
+    with mrcfile.open(protocol.outputLocalResolution.getFileName()) as local:
+        inside = local.data[local.data > 0]
+        assert 2 * phantom.PIXEL_SIZE_A <= inside.min() and np.median(inside) < 60
+    assert protocol.outputMask.getSamplingRate() == pytest.approx(phantom.PIXEL_SIZE_A)
+    assert "Efficiency of orientations" in " ".join(protocol.summary())
+
+
+def test_poses_survive_splitting_and_joining(work):
+    """pwem's own protocols split the aligned set by chance and join the parts: ids and poses reach the engine unchanged."""
+    split = new(work.project, ProtSplitSet, "split", numberOfSets=2, randomize=True,
+                inputSet=(work.aligned, "outputParticles"))
+    launch(work.project, split)
+    parts = [name for name, _ in split.iterOutputAttributes()]
+    joined = work.project.newProtocol(ProtUnionSet)
+    for name in sorted(parts, reverse=True):
+        joined.inputSets.append(Pointer(split, extended=name))
+    launch(work.project, joined)
+    (particles,) = [output for _, output in joined.iterOutputAttributes()]
+    star = work.folder / "joined.star"
+    assert convert.write_particles(particles, str(star), str(work.folder)) == COUNT
+    found = convert.read_refined(str(star), particles.getSamplingRate())
+    by_image = {p.getLocation(): p.getTransform().getMatrix().copy() for p in work.aligned.outputParticles.iterItems()}
+    for item in particles.iterItems():
+        ours = found.matrices[found.row_of_id[item.getObjId()]]
+        np.testing.assert_allclose(ours, by_image[item.getLocation()], atol=1e-6)
+
+
 def test_every_path_is_relative_to_the_project(work):
-    for protocol in (work.simulated, work.aligned, work.compared, work.reconstructed):
+    for protocol in (work.simulated, work.aligned, work.compared, work.reconstructed, work.processed):
         for _, output in protocol.iterOutputAttributes():
             for path in output.getFiles() or ():  # an FSC has none
                 assert not Path(path).is_absolute() and Path(path).exists(), path

@@ -24,7 +24,8 @@ from swiftres_plugin.protocols import form as settings_form  # noqa: E402
 
 SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
 COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
-            "ProtSwiftresSimulate": "simulate", "ProtSwiftresCompare": "compare"}
+            "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
+            "ProtSwiftresCompare": "compare"}
 EVERY_PROTOCOL = [getattr(protocols, name) for name in protocols.__all__]
 
 
@@ -46,7 +47,7 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
         assert protocol._package is swiftres_plugin
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
-        "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments"}
+        "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -71,6 +72,7 @@ def test_the_tree_of_protocols_has_an_entry():
             found.setdefault(path, []).extend(names)
     assert found == {
         ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
+        ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
         ("Tools", "Simulate"): ["ProtSwiftresSimulate"]}
 
@@ -134,7 +136,7 @@ def test_form_and_command_line_say_what_the_settings_say(kind):
     options = {action.dest: action for action in commands.choices[COMMANDS[kind.__name__]]._actions}
     form = kind()
     leaves = [leaf for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
-    assert len(leaves) >= 5
+    assert len(leaves) >= 3
     for leaf in leaves:
         says, option = leaf.metadata["choice"], options[leaf.name]
         parameter = form.getParam(settings_form.parameter_name(leaf.name))

@@ -5,10 +5,10 @@ import argparse
 from pathlib import Path
 
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.settings import POSTPROCESS
 
 NAME = "postprocess"
 HELP = "sharpen the map of two half maps; its resolution, local and by direction, and the efficiency of the views"
-SETTINGS = ("symmetry", "bfactor", "threads", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "what their headers say")
     files.add_argument("--output", metavar="FOLDER", required=True, help="folder for map_sharpened.mrc, "
                        "local_resolution.mrc, fsc.csv, directional_fsc.csv, postprocess.json and pictures")
-    add_settings(parser, SETTINGS)
+    add_settings(parser, POSTPROCESS)
 
 
 def _length(text: str) -> float:
