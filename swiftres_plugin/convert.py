@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
+from typing import Any, TextIO
 
 import mrcfile
 import numpy as np
@@ -20,7 +21,7 @@ from emtable import Table
 from pwem import constants
 from pwem.emlib.image import ImageHandler
 from pwem.objects import FSC, Acquisition, CTFModel, Particle, SetOfParticles, Transform, Volume
-from pyworkflow.object import Float, Integer
+from pyworkflow.object import Float, Integer, String
 from scipy.spatial.transform import Rotation
 
 MRC_EXTENSIONS = (".mrc", ".mrcs", ".map")
@@ -30,6 +31,10 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 SUBSET = "rlnRandomSubset"
 CLASS = "rlnClassNumber"
+OPTICS_GROUP = "rlnOpticsGroup"
+# What a set and the acquisition of its particles say themselves; other columns of optics groups are kept as text.
+SCIPIONS_OPTICS = {OPTICS_GROUP, "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
+                   "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"}
 CYCLIC_AND_DIHEDRAL = {"C": constants.SYM_CYCLIC, "D": constants.SYM_DIHEDRAL_X}
 SYMMETRIES = {"T": constants.SYM_TETRAHEDRAL_Z3, "O": constants.SYM_OCTAHEDRAL, "I1": constants.SYM_I222,
               "I2": constants.SYM_I222r, "I": constants.SYM_I222r, "I3": constants.SYM_In25, "I4": constants.SYM_In25r}
@@ -136,7 +141,7 @@ class OpticsGroups:
     def number(self, particle: Particle) -> int:
         """The group of `particle`, entered into the table when it is new."""
         if self.imported:
-            key = int(particle.getAttributeValue("_rlnOpticsGroup", 1))
+            key = int(particle.getAttributeValue(f"_{OPTICS_GROUP}", 1))
             if key not in self.imported:
                 raise ValueError(f"Particle {particle.getObjId()} is of optics group {key}, "
                                  "which the set does not describe.")
@@ -215,12 +220,18 @@ def _particle_row(particle: Particle, optics: OpticsGroups, stack_name: StackNam
     return row if subset is None else {**row, SUBSET: int(subset)}
 
 
-def _write_table(star, name: str, rows: Sequence[dict[str, object]]) -> None:
+def _write_table(star: TextIO, name: str, rows: Sequence[dict[str, object]]) -> None:
     labels = list(rows[0])
     star.write(f"\ndata_{name}\n\nloop_\n" + "".join(f"_{label} #{i}\n" for i, label in enumerate(labels, 1)))
     for row in rows:
         star.write(" ".join(_star_word(row[label]) for label in labels) + "\n")
     star.write("\n")
+
+
+def _table_text(name: str, rows: Sequence[dict[str, object]]) -> str:
+    text = StringIO()
+    _write_table(text, name, rows)
+    return text.getvalue()
 
 
 def _star_word(value: object) -> str:
@@ -343,33 +354,52 @@ def read_differences(csv_path: str) -> PoseDifferences:
 
 
 def read_particles(star_path: str, particles: SetOfParticles) -> None:
-    """Fill an empty set from a STAR file of one optics group that the engine wrote, with CTF, poses and half sets.
+    """Fill an empty set from a STAR file that the engine wrote, with CTF, poses and half sets.
 
-    Stacks are named relative to the STAR file, and in the set relative to the project.
+    Stacks are named relative to the STAR file, and in the set relative to the project. Several optics groups, or one with
+    aberrations, are kept as RELION's plugin keeps them: as text on the set, and by number on the particles.
     """
-    (optics,) = Table.iterRows(f"optics@{star_path}", guessType=False)
-    pixel_size_a = float(optics.rlnImagePixelSize)
-    acquisition = Acquisition(magnification=50000, voltage=float(optics.rlnVoltage),  # Scipion wants some magnification
-                              sphericalAberration=float(optics.rlnSphericalAberration),
-                              amplitudeContrast=float(optics.rlnAmplitudeContrast))
+    optics = {row.rlnOpticsGroup: row for row in Table.iterRows(f"optics@{star_path}", guessType=False)}
+    acquisitions = {number: _acquisition(row) for number, row in optics.items()}
+    shared = next(iter(acquisitions.values())).clone()
+    rows_of_optics = [row._asdict() for row in optics.values()]
+    described = len(optics) > 1 or not set(rows_of_optics[0]) <= SCIPIONS_OPTICS
+    if described:
+        shared.opticsGroupInfo = String(_table_text("optics", rows_of_optics))
+    pixel_size_a = float(rows_of_optics[0]["rlnImagePixelSize"])
     particles.setSamplingRate(pixel_size_a)
-    particles.setAcquisition(acquisition)
+    particles.setAcquisition(shared)
     particles.setHasCTF(True)
     particles.setAlignmentProj()
     rows = list(Table.iterRows(f"particles@{star_path}", guessType=False))
     angles, origins = (np.array([[float(getattr(row, label)) for label in labels] for row in rows])
                        for labels in (ANGLES, ORIGINS))
     for row, matrix in zip(rows, matrices_from_poses(angles, origins, pixel_size_a)):
-        index, stack = row.rlnImageName.split("@")
-        particle, ctf = Particle(), CTFModel()
-        particle.setLocation(int(index), os.path.join(os.path.dirname(star_path), stack))
-        ctf.setStandardDefocus(float(row.rlnDefocusU), float(row.rlnDefocusV), float(row.rlnDefocusAngle))
-        particle.setCTF(ctf)
-        particle.setAcquisition(acquisition)
+        particle = _particle_of(row, os.path.dirname(star_path))
+        particle.setAcquisition(acquisitions[row.rlnOpticsGroup])
         particle.setTransform(Transform(matrix=matrix))
-        particle.setClassId(int(row.rlnClassNumber))
-        setattr(particle, f"_{SUBSET}", Integer(int(row.rlnRandomSubset)))
+        if described:
+            setattr(particle, f"_{OPTICS_GROUP}", Integer(int(row.rlnOpticsGroup)))
         particles.append(particle)
+
+
+def _acquisition(row: Any) -> Acquisition:
+    voltage, cs, contrast = (float(value) for value in (
+        row.rlnVoltage, row.rlnSphericalAberration, row.rlnAmplitudeContrast))
+    return Acquisition(magnification=50000, voltage=voltage, sphericalAberration=cs,  # Scipion wants some magnification
+                       amplitudeContrast=contrast)
+
+
+def _particle_of(row: Any, folder: str) -> Particle:
+    """Image, CTF, class and half set of a row; its stack is named relative to `folder`."""
+    index, stack = row.rlnImageName.split("@")
+    particle, ctf = Particle(), CTFModel()
+    particle.setLocation(int(index), os.path.join(folder, stack))
+    ctf.setStandardDefocus(float(row.rlnDefocusU), float(row.rlnDefocusV), float(row.rlnDefocusAngle))
+    particle.setCTF(ctf)
+    particle.setClassId(int(row.rlnClassNumber))
+    setattr(particle, f"_{SUBSET}", Integer(int(row.rlnRandomSubset)))
+    return particle
 
 
 def read_curves(csv_path: str) -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed"
 
 import pwem.convert.transformations as tfs  # noqa: E402
 from emtable import Table  # noqa: E402
-from pwem.objects import Volume  # noqa: E402
+from pwem.objects import SetOfParticles, Volume  # noqa: E402
 from pyworkflow.object import Integer, String  # noqa: E402
 
 from swiftres_plugin import convert  # noqa: E402
@@ -179,6 +179,34 @@ second 4 300.0 2.7 0.07 -0.5 1.1
     assert [row.rlnOpticsGroup for row in table(star)] == [1] * 7 + [4] * (COUNT - 7)
 
 
+def test_simulated_optics_groups_come_into_a_set_and_out_again(tmp_path):
+    """A file of the engine with two groups, one with beam tilt: voltages on the particles, the whole table as text."""
+    optics = ("1 first 300 2.7 0.1 5 32 2 0.25 [0.5,-1.5]\n", "2 second 200 2.0 0.07 5 32 2 -0.5 [0,2]\n")
+    labels = ("rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
+              "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnBeamTiltX", "rlnOddZernike")
+    columns = ("rlnImageName", "rlnOpticsGroup", *convert.CTF, *convert.ANGLES, *convert.ORIGINS, "rlnRandomSubset",
+               "rlnClassNumber")
+    rows = [f"{i + 1:06d}@stack.mrcs {i % 2 + 1} 12000 11000 30 0 10 20 {i} 1.5 -2.5 {i % 2 + 1} 1\n" for i in range(6)]
+    simulated = tmp_path / "simulated.star"
+    simulated.write_text("".join(
+        f"data_{name}\n\nloop_\n" + "".join(f"_{label}\n" for label in head) + "".join(lines) + "\n"
+        for name, head, lines in (("optics", labels, optics), ("particles", columns, rows))))
+    phantom.write_mrc(tmp_path / "stack.mrcs", np.zeros((6, 32, 32)), stack=True)
+    particles = phantom.empty_set(tmp_path / "set.sqlite")
+    convert.read_particles(str(simulated), particles)
+    particles.write()
+    particles.close()
+    particles = SetOfParticles(filename=str(tmp_path / "set.sqlite"))  # as the next protocol finds it
+    particles.loadAllProperties()
+    assert [item.getAcquisition().getVoltage() for item in particles.iterItems()] == [300, 200] * 3
+    again = tmp_path / "again.star"
+    convert.write_particles(particles, str(again), str(tmp_path))
+    groups = table(again, "optics")
+    assert [(g.rlnOpticsGroupName, g.rlnVoltage, g.rlnBeamTiltX, g.rlnOddZernike) for g in groups] == [
+        ("first", 300, 0.25, "[0.5,-1.5]"), ("second", 200, -0.5, "[0,2]")]
+    assert [row.rlnOpticsGroup for row in table(again)] == [1, 2] * 3
+
+
 @pytest.mark.parametrize("subsets, kept", [([1, 2], True), ([1, 1], False)])
 def test_half_sets_are_kept_when_both_are_there(tmp_path, subsets, kept):
     particles, _ = make_set(
@@ -198,11 +226,10 @@ def test_type_suffix_of_file_names_is_removed(tmp_path):
     assert {row.rlnImageName.split("@")[1] for row in table(star)} == {str(tmp_path / "stack.mrcs")}
 
 
-def test_other_formats_are_converted(tmp_path, monkeypatch):
+def test_other_formats_are_converted(tmp_path):
     """A Spider stack is copied to MRC with the same images under the same numbers."""
     from pwem.emlib.image import ImageHandler
 
-    monkeypatch.chdir(tmp_path)  # writing Spider leaves a stray file in the current folder
     particles, _ = make_set(tmp_path, poses=False)
     with mrcfile.open(tmp_path / "stack.mrcs") as mrc:
         images = mrc.data.copy()

@@ -49,7 +49,8 @@ def test_curve_agrees_with_relion(pair, tmp_path):
     program = shutil.which("relion_image_handler")
     if program is None:
         pytest.skip("relion_image_handler is not installed: the curve is not checked against it")
-    said = subprocess.run([program, "--i", pair[0], "--fsc", pair[1]], capture_output=True, text=True, check=True)
+    said = subprocess.run([program, "--i", pair[0], "--fsc", pair[1]], capture_output=True, text=True, check=True,
+                          cwd=tmp_path)  # it also writes its input, as ".spi", where no output is named
     rows = [line.split() for line in said.stdout.splitlines()]
     theirs = [float(row[-1]) for row in rows if len(row) >= 4 and row[0].isdigit()]
     assert main(["fsc", *pair, "--output", str(tmp_path / "fsc.csv")]) == 0
