@@ -100,8 +100,17 @@ class EngineProtocol:
 
     def _device(self) -> str:
         """Device of this run, decided on the machine that runs it."""
-        numbers = ",".join(str(number) for number in self.getGpuList())
+        numbers = ",".join(str(number) for number in self._gpusHere())
         return f"cuda:{numbers}" if self.usesGpu() and Plugin.hasGpu() else "cpu"
+
+    def _gpusHere(self) -> list[int]:
+        """The GPUs by their numbers in this process: a queue shows a job its own ones only, counted from 0."""
+        running = getattr(self, "_stepsExecutor", None)
+        return self.getGpuList() if running is None else running.getGpuList()
+
+    def getSubmitDict(self) -> dict[str, Any]:
+        """What the template of a queue may name; no GPU is asked for where the form says that none is used."""
+        return {**super().getSubmitDict(), "GPU_COUNT": len(self.getGpuList()) if self.usesGpu() else 0}
 
     def _report(self) -> dict[str, Any]:
         """The run's own report, `run.json`; empty when there is none yet."""
