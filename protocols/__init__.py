@@ -1,10 +1,11 @@
 """Protocols; Scipion lists the classes imported here."""
 from swiftres_plugin.protocols.protocol_align import ProtSwiftresAlign
 from swiftres_plugin.protocols.protocol_compare import ProtSwiftresCompare
+from swiftres_plugin.protocols.protocol_initial_model import ProtSwiftresInitialModel
 from swiftres_plugin.protocols.protocol_postprocess import ProtSwiftresPostprocess
 from swiftres_plugin.protocols.protocol_reconstruct import ProtSwiftresReconstruct
 from swiftres_plugin.protocols.protocol_refine import ProtSwiftres
 from swiftres_plugin.protocols.protocol_simulate import ProtSwiftresSimulate
 
-__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresCompare", "ProtSwiftresPostprocess", "ProtSwiftresReconstruct",
-           "ProtSwiftresSimulate"]
+__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresCompare", "ProtSwiftresInitialModel", "ProtSwiftresPostprocess",
+           "ProtSwiftresReconstruct", "ProtSwiftresSimulate"]

@@ -11,7 +11,7 @@ from swiftres_plugin import settings
 
 # The form's own header asks for these two.
 ASKED_ELSEWHERE = ("device", "threads")
-INPUT = ("initial_resolution", "symmetry", "diameter")
+INPUT = ("initial_resolution", "symmetry", "diameter", "alignment")
 SECTIONS = {"Refinement": ("schedule", "preprocess", "mask", "postprocess"),
             "Search and computing": ("search", "polish", "reconstruct", "compute")}
 

@@ -216,11 +216,23 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
     def _methods(self):
         if not self.hasAttribute("outputParticles"):
             return []
-        return [f"The map was refined from {self.outputParticles.getSize()} particles with swiftres "
-                f"{Plugin.getActiveVersion()} [SwiftresThesis2023], starting from a map low-pass filtered to "
-                f"{self.initialResolution.get():g} A, in symmetry {self.symmetry.get()}. Orientations were found by "
-                f"vector search [Johnson2021]. The resolution of {self._report()['resolution_a']:.2f} A is by the FSC=0.143 "
-                "criterion between independently refined half maps, corrected for the mask by phase randomisation."]
+        report, particles = self._report(), self.outputParticles
+        count = self._classCount()
+        what = "The map was" if count == 1 else f"The maps of {count} classes were"
+        return [f"{what} refined from {particles.getSize()} particles with swiftres {Plugin.getActiveVersion()} "
+                f"[SwiftresThesis2023] in symmetry {self.symmetry.get()}. Images had {particles.getDim()[0]} px of "
+                f"{particles.getSamplingRate():g} A, starting maps were low-pass filtered to {self.initialResolution.get():g} "
+                f"A. {self._howAligned(report['iterations'])} The resolution of {report['resolution_a']:.2f} A is by the "
+                "FSC=0.143 criterion between independently refined half maps, corrected for the mask by phase "
+                "randomisation.", *self._classLines()]
+
+    @staticmethod
+    def _howAligned(iterations: list[dict[str, Any]]) -> str:
+        searches = sum(iteration["exhaustive"] for iteration in iterations)
+        if searches == 0:
+            return f"In {len(iterations)} iterations the given orientations were refined locally by maximum likelihood."
+        return (f"In {searches} of {len(iterations)} iterations orientations were found by exhaustive vector search "
+                "[Johnson2021]; in all they were refined continuously by maximum likelihood.")
 
     def _citations(self):
         return ["SwiftresThesis2023", "Johnson2021"]

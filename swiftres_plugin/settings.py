@@ -55,7 +55,8 @@ class ScheduleSettings:
         "it a map that stands otherwise is only warned of.", advanced=True)
     alignment: str = choice(
         "global", "'global' searches all orientations and ignores input poses; 'local' starts from the poses of the "
-        "input particles and refines around them.", options=("global", "local"), advanced=True)
+        "input particles and refines around them. To keep the poses as they are, only reconstruct ('swiftres reconstruct', "
+        "and the protocol of that name).", options=("global", "local"))
 
 
 @dataclass(frozen=True)

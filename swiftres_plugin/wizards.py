@@ -13,6 +13,7 @@ from swiftres_plugin.protocols import (
     ProtSwiftres,
     ProtSwiftresAlign,
     ProtSwiftresCompare,
+    ProtSwiftresInitialModel,
     ProtSwiftresPostprocess,
     ProtSwiftresReconstruct,
 )
@@ -24,7 +25,7 @@ class SwiftresSymmetryWizard(Wizard):
     """Choose the point group from a list."""
 
     _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresCompare, ProtSwiftresPostprocess)]
+                                                  ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in SYMMETRIES])
@@ -37,7 +38,8 @@ class SwiftresSymmetryWizard(Wizard):
 class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
     """Draw the particle's circle on the images; the form takes its diameter in angstroms."""
 
-    _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct)]
+    _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
+                                                  ProtSwiftresInitialModel)]
 
     def _getProvider(self, protocol):
         return self._getListProvider(protocol.inputParticles)

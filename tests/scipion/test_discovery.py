@@ -1,4 +1,5 @@
 """Scipion finds what the plugin offers, quickly, and the form says what the settings say."""
+import argparse
 import dataclasses
 import json
 import subprocess
@@ -25,7 +26,14 @@ from swiftres_plugin.protocols import form as settings_form  # noqa: E402
 SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
 COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
             "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
-            "ProtSwiftresCompare": "compare"}
+            "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model"}
+# Where parameters that are no settings go.
+FILES = {"inputParticles": "particles", "inputVolumes": "reference", "mask": "mask", "useGpu": "device", "gpuList": "device",
+         "numberOfThreads": "threads"}
+FILES_OF = {"ProtSwiftresSimulate": {"inputVolume": "map", "inputStructure": "model", "source": "demo_model"},
+            "ProtSwiftresCompare": {"inputParticles": "found", "otherParticles": "true"},
+            "ProtSwiftresPostprocess": {"inputVolume": "half1"}}
+SCIPIONS_OWN = {"runName", "runMode", "hostName", "hostFullName", "numberOfMpi"}
 EVERY_PROTOCOL = [getattr(protocols, name) for name in protocols.__all__]
 
 
@@ -47,7 +55,8 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
         assert protocol._package is swiftres_plugin
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
-        "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process"}
+        "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process",
+        "initial model"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -59,6 +68,9 @@ def test_wizards_stand_beside_their_fields(domain, protocol):
         "initialResolution": "SwiftresResolutionWizard"}
     wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
     assert set(wizards) == {"symmetry", "diameter", "resolution"}
+    for kind, fields in ((protocols.ProtSwiftresInitialModel, {"symmetry", "diameter"}),
+                         (protocols.ProtSwiftresPostprocess, {"symmetry"})):
+        assert set(domain.findWizards(kind(), pw.wizard.DESKTOP_TKINTER)) == fields
 
 
 def test_the_tree_of_protocols_has_an_entry():
@@ -72,7 +84,7 @@ def test_the_tree_of_protocols_has_an_entry():
             found.setdefault(path, []).extend(names)
     assert found == {
         ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
-        ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
+        ("3D", "Initial volume"): ["ProtSwiftresInitialModel"], ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
         ("Tools", "Simulate"): ["ProtSwiftresSimulate"]}
 
@@ -120,21 +132,43 @@ def test_discovery_imports_nothing_heavy():
     assert not loaded & set(SLOW_TO_IMPORT)
 
 
+def test_protocols_import_no_plotting():
+    """What a run of any protocol imports of every plugin, beside what pwem's own protocols import."""
+    code = ("import sys, pyworkflow as pw; pw.Config.getDomain(); import pwem.protocols; before = set(sys.modules); "
+            "import swiftres_plugin.protocols; print(*set(sys.modules) - before)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "swiftres_plugin.protocols.protocol_refine" in loaded and not loaded & {*SLOW_TO_IMPORT, "matplotlib"}
+
+
 def test_engine_imports_without_scipion():
     code = "import sys, swiftres_plugin.engine; assert not {'pwem', 'pyworkflow', 'tkinter'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
-def test_form_and_command_line_say_what_the_settings_say(kind):
-    """Name, default, unit, level and help of every setting, in the form and in the command that the protocol runs."""
-    import argparse
-
+def options_of(kind):
+    """{name: option} of the command that a protocol runs."""
     from swiftres_plugin.engine.cli.main import build_parser
 
     (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    options = {action.dest: action for action in commands.choices[COMMANDS[kind.__name__]]._actions}
-    form = kind()
+    return {action.dest: action for action in commands.choices[COMMANDS[kind.__name__]]._actions}
+
+
+@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
+def test_every_parameter_of_a_form_is_an_option_of_its_command(kind):
+    """A setting under its own name, an input as the file that it is written to."""
+    form, options = kind(), options_of(kind)
+    own = {settings_form.parameter_name(leaf.name) for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)}
+    asked = {name for name, _ in form.iterDefinitionAttributes() if form.getParam(name) is not None} - SCIPIONS_OWN
+    assert own <= asked
+    for name in asked - own:
+        assert {**FILES, **FILES_OF.get(kind.__name__, {})}[name] in options, name
+
+
+@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
+def test_form_and_command_line_say_what_the_settings_say(kind):
+    """Name, default, unit, level and help of every setting, in the form and in the command that the protocol runs."""
+    form, options = kind(), options_of(kind)
     leaves = [leaf for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
     assert len(leaves) >= 3
     for leaf in leaves:
@@ -173,8 +207,6 @@ def test_form_keeps_the_limits(protocol, name):
 
 def test_options_of_the_command_line_reproduce_the_choice(protocol):
     """Form -> options -> the command line's own parser -> the same settings."""
-    import argparse
-
     from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
 
     protocol.iterations.set(7)

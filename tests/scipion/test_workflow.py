@@ -173,7 +173,9 @@ def test_summary_and_methods_say_what_was_done(work):
     summary = "\n".join(protocol.summary())
     assert re.search(r"Resolution \(FSC 0.143\): \*\d+\.\d\d A\* after 2 iterations", summary)
     assert "200 particles, symmetry C1, on cpu" in summary
-    assert "200 particles with swiftres" in "".join(protocol.methods())
+    methods = "".join(protocol.methods())
+    assert "200 particles with swiftres" in methods and "In 2 of 2 iterations" in methods
+    assert "32 px of 5 A" in methods and "low-pass filtered to 40 A" in methods
     assert "Johnson" in "".join(protocol.citations())
 
 
