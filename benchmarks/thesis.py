@@ -1,176 +1,142 @@
-"""What the likelihood, its short vectors and the exact ranking gain over the thesis's search, one change at a time.
+"""The searches of the thesis this engine comes from, one beside the other, and what the default gains over each.
 
-    python benchmarks/thesis.py [--particles 300] [--step 6] [--resolution 15] [--snr 0.1 0.02 0.005] [--quick]
+    swiftres simulate --count 1000 --box 64 --pixel-size 4.5 --symmetry D2 --output FOLDER     (or any set with known poses)
+    python benchmarks/thesis.py FOLDER --symmetry D2 [--particles 500] [--resolution 20] [--only TEXT ...]
 
-A phantom of 300 A (the atoms of the demo's model, spread to that size) is seen at random orientations through CTFs and
-white noise, without shifts; each search says which of the gallery's orientations it is. Printed is the share of
-particles within 10 degrees of the truth, and for three ways to treat the CTF that within 20 degrees. SNR is that of an
-image of 200 px of 2 A: variance of signal over variance of noise. --quick leaves out the product quantisers, which take
-minutes to train.
+FOLDER holds particles_true.star (true poses) and true_map.mrc, as `swiftres simulate` writes them. Each row is one global
+alignment of the same particles to the true map, low-passed to the resolution. `thesis` corrects particles by a Wiener filter,
+compares by euclidean distance and takes the first match as it is, on the grid; the rows after it change one thing each. Errors
+are angles to the true poses, symmetry mates counting as one; lost are those beyond 10 degrees. Seconds are of the processor,
+index included.
 """
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-import torch
 
-from swiftres_plugin.engine.align import comparison
-from swiftres_plugin.engine.compute import Compute, open_compute
-from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles, Poses
-from swiftres_plugin.engine.data.search import Candidates
-from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
-from swiftres_plugin.engine.demo_model import build_demo_model
-from swiftres_plugin.engine.maths.fourier import filter_shells, image_band, low_pass_gain
-from swiftres_plugin.engine.maths.geometry import random_rotations, rotation_angle, so3_grid
-from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
-from swiftres_plugin.engine.stages import local
-from swiftres_plugin.engine.stages.gallery import build_gallery
-from swiftres_plugin.engine.stages.index import build_index, parse_recipe, visit_lists
-from swiftres_plugin.engine.stages.preprocess import particle_ctf
-from swiftres_plugin.engine.stages.search import search
-from swiftres_plugin.settings import SearchSettings
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.align_files import align_everyone, as_refinement
+from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.io.mrc import MrcSource, read_map
+from swiftres_plugin.engine.io.star import read_particles
+from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.maths.symmetry import angular_errors
+from swiftres_plugin.engine.refine import start
+from swiftres_plugin.engine.report import SilentReporter
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.settings import AlignSettings, SearchSettings, TargetSettings
 
-SIZE_A, BOX_PX, PIXEL_A = 300.0, 64, 5.5
-IMAGE_PX = 200  # of the image whose SNR is told
-NEAR_RAD, NEAR_CTF_RAD = np.deg2rad(10), np.deg2rad(20)
-PRODUCT = "Wiener, L2, OPQ48_192,IVF,PQ48"
+LOST_RAD = np.deg2rad(10)
+REPEATS = 5
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to search: what is compared, how references are kept, how many candidates are ranked exactly (1: none)."""
+    """A way to search; `repeats` alignments against perturbed galleries."""
 
     name: str
     search: SearchSettings
-    ranked: int = 1
-    nprobe: tuple[int, ...] = (64,)
-
-
-THESIS = SearchSettings(metric="euclidean", wiener=True, recipe="exact")
-METHODS = (
-    Method("likelihood, every coefficient", SearchSettings(recipe="exact")),
-    Method("Wiener, cosine", replace(THESIS, metric="cosine")),
-    Method("Wiener, L2", THESIS),
-    Method(PRODUCT, replace(THESIS, recipe="IVFPQ48"), nprobe=(1, 64)),
-    Method("likelihood, 128 components", SearchSettings()),
-    Method("likelihood, 128 components, 64 ranked exactly", SearchSettings(), ranked=64),
-    Method("uncorrected, cosine", SearchSettings(metric="cosine", recipe="exact")),
-)
-TREATMENTS = {"CTF on the references": "likelihood, every coefficient", "Wiener filter": "Wiener, cosine",
-              "uncorrected": "uncorrected, cosine"}
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
-class Task:
-    """Particles of one noise level and what they are compared with."""
+class Result:
+    """What a method reached: median errors (degrees, px), share lost, seconds; agreed: share with a consensus and, of
+    these, the share lost."""
 
-    snr: float
-    batch: ParticleBatch
-    noise: torch.Tensor
-    truth: np.ndarray
-
-
-def phantom(resolution_a: float, seed: int) -> torch.Tensor:
-    """Density of the demo model's atoms spread over SIZE_A, to a little beyond the resolution."""
-    places = build_demo_model(seed).position_a
-    places = places - places.mean(0)
-    places *= 0.5 * SIZE_A / np.linalg.norm(places, axis=1).max()
-    index = np.round(places / PIXEL_A).astype(int) + BOX_PX // 2
-    voxels = np.zeros((BOX_PX,) * 3, np.float32)
-    np.add.at(voxels, tuple(index[:, ::-1].T), 1.0)
-    return filter_shells(torch.from_numpy(voxels), low_pass_gain(BOX_PX, PIXEL_A, 0.8 * resolution_a))
+    name: str
+    angle_deg: float
+    shift_px: float
+    lost: float
+    seconds: float
+    agreed: tuple[float, float] | None
 
 
-def particles(count: int, generator: np.random.Generator) -> Particles:
-    """Random orientations and defoci of 0.5 to 2.5 micrometres."""
-    defocus = generator.uniform(5000, 25000, count)
-    ctf = Ctf(defocus + 150, defocus - 150, generator.uniform(0, np.pi, count), np.zeros(count))
-    poses = Poses(random_rotations(count, generator), np.zeros((count, 2)))
-    rows = np.arange(count)
-    return Particles(rows, ("none",), np.zeros(count, np.int64), rows, (Optics(300.0, 2.7, 0.1, PIXEL_A, BOX_PX),),
-                     np.zeros(count, np.int64), ctf, poses=poses)
+DEFAULT = Method("default: likelihood, 128 components, exact ranking and refinement", SearchSettings(recall_sample=0))
+GRID = replace(DEFAULT.search, rerank=False)
+THESIS = replace(GRID, metric="euclidean", wiener=True, recipe="exact")
+METHODS = (
+    Method("thesis: Wiener, euclidean, every coefficient", THESIS),
+    Method("  128 principal components", replace(THESIS, recipe="PCA128")),
+    Method("  64 principal components", replace(THESIS, recipe="PCA64")),
+    Method("  scalar quantiser, 8 bits", replace(THESIS, recipe="SQ8")),
+    Method("  scalar quantiser, half precision", replace(THESIS, recipe="SQfp16")),
+    Method("  OPQ, IVF, PQ of 48 bytes, 1 list visited", replace(THESIS, recipe="IVFPQ48", nprobe=1)),
+    Method("  OPQ, IVF, PQ of 48 bytes, 64 lists visited", replace(THESIS, recipe="IVFPQ48")),
+    Method("  OPQ, IVF, PQ of 32 bytes, 64 lists visited", replace(THESIS, recipe="IVFPQ32")),
+    Method("  without Wiener filter", replace(THESIS, wiener=False)),
+    Method("  weighted euclidean", replace(THESIS, metric="weighted")),
+    Method("  cosine", replace(THESIS, metric="cosine")),
+    Method("  Pearson", replace(THESIS, metric="pearson")),
+    Method(f"  cosine, consensus of {REPEATS} galleries", replace(THESIS, metric="cosine"), REPEATS),
+    Method("likelihood on the grid, every coefficient", replace(GRID, recipe="exact")),
+    Method("likelihood on the grid, 128 components", GRID),
+    Method(f"  consensus of {REPEATS} galleries", GRID, REPEATS),
+    Method("likelihood, PQ of 48 bytes, exact ranking and refinement", replace(DEFAULT.search, recipe="IVFPQ48")))
 
 
-def make_tasks(volume: torch.Tensor, resolution_a: float, count: int, levels: list[float], seed: int) -> list[Task]:
-    """The same particles under each noise level."""
-    generator = np.random.default_rng(seed)
-    seen = particles(count, generator)
-    whole = image_band(BOX_PX, PIXEL_A)
-    band = whole.up_to(whole.shell_of(resolution_a))
-    spectra = Spectra(torch.empty(0), band, seen)
-    ctf = particle_ctf(spectra, np.arange(count), band, volume.device)
-    signal = ctf * extract_slices(volume, torch.from_numpy(seen.poses.image_to_volume).float().to(volume.device), band.wave_px)
-    noise = torch.from_numpy(generator.standard_normal((count, len(band), 2)).astype(np.float32)).to(volume.device)
-    power = 2 * float((signal.abs() ** 2).sum(1).mean()) / IMAGE_PX ** 2
-    tasks = []
-    for snr in levels:
-        images = signal + torch.view_as_complex(noise) * (0.5 * power / snr) ** 0.5
-        batch = ParticleBatch(np.arange(count), images, ctf, torch.zeros(count, dtype=torch.int64), band)
-        tasks.append(Task(snr, batch, torch.full(ctf.shape, power / snr), seen.poses.image_to_volume))
-    return tasks
+def opened(folder: Path, symmetry: str, resolution_a: float, count: int, scratch: Path) -> tuple[Engine, RefinementState]:
+    """The first `count` particles, and the true map as their reference."""
+    particles = read_particles(folder / "particles_true.star")
+    particles = particles.take(np.arange(min(count, len(particles))))
+    target = TargetSettings(resolution=resolution_a, symmetry=symmetry)
+    search = replace(DEFAULT.search, search_resolution=resolution_a)
+    settings = as_refinement(AlignSettings(target=target, search=search))
+    compute = open_compute("cpu", 1)
+    spectra = load_spectra(MrcSource(particles), settings.preprocess, compute, SilentReporter(), scratch)
+    engine = Engine(spectra, compute, open_symmetry(symmetry), settings, SilentReporter())
+    return engine, start(engine, [read_map(folder / "true_map.mrc")], None)
 
 
-def answers(method: Method, tasks: list[Task], volume: torch.Tensor, rotations: np.ndarray, step_rad: float,
-            compute: Compute) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Errors (N,) in radians for each task, for each number of lists visited; the index serves all tasks."""
-    middle = tasks[len(tasks) // 2]
-    recipe = parse_recipe(method.search.recipe, method.search.components)
-    basis = comparison(volume, rotations, middle.batch, middle.noise, method.search, recipe.components)
-    gallery = build_gallery(volume, rotations, step_rad, basis, compute)
-    index = build_index(gallery.vectors, method.search.recipe)
-    none = torch.zeros((1, 2))
-    for nprobe in method.nprobe:
-        name = method.name
-        if len(method.nprobe) > 1:
-            name += visit_lists(index.index, index.description, nprobe)
-        errors = []
-        for task in tasks:
-            centre = torch.zeros((len(task.truth), 2))
-            found = search(task.batch, task.noise, centre, none, basis, gallery, index, method.ranked)
-            errors.append(rotation_angle(chosen(found, task, volume, method.ranked), task.truth))
-        yield name, errors
+def measured(method: Method, engine: Engine, state: RefinementState) -> Result:
+    """One alignment of all particles by `method`."""
+    search = replace(method.search, search_resolution=engine.settings.search.search_resolution)
+    asked = replace(engine, settings=replace(engine.settings, search=search))
+    began = time.process_time()
+    found, share = align_everyone(asked, state, method.repeats)
+    seconds = time.process_time() - began
+    particles: Particles = engine.spectra.particles
+    angle, shift = angular_errors(Poses(found.image_to_volume, found.shift_a), particles.poses, engine.operators)
+    lost, agreed = angle > LOST_RAD, None
+    if share is not None:
+        agreed = float(np.mean(share > 0.5)), float(np.mean(lost[share > 0.5]))
+    return Result(method.name, float(np.degrees(np.median(angle))), float(np.median(shift)) / particles.pixel_size_a,
+                  float(np.mean(lost)), seconds, agreed)
 
 
-def chosen(found: Candidates, task: Task, volume: torch.Tensor, ranked: int) -> np.ndarray:
-    """(N, 3, 3) the first candidate, or that of the highest exact likelihood."""
-    best = local.score_candidates(task.batch, task.noise, volume, found).best(1) if ranked > 1 else found
-    return best.image_to_volume[:, 0].double().numpy()
-
-
-def table(rows: dict[str, list[np.ndarray]], tasks: list[Task], near_rad: float, title: str) -> str:
-    width = max(len(name) for name in rows) + 2
-    lines = [title, " " * width + "".join(f"SNR {task.snr:<8g}" for task in tasks)]
-    for name, errors in rows.items():
-        lines.append(name.ljust(width) + "".join(f"{np.mean(e < near_rad):>7.1%}     " for e in errors))
-    return "\n".join(lines)
+def line(row: Result, best: Result) -> str:
+    """A line of the table: the figures, and those of the default against them."""
+    gain = "" if row is best else f"{row.angle_deg / best.angle_deg:8.1f} x {100 * (row.lost - best.lost):+9.1f} %"
+    text = f"{row.name:68s}{row.angle_deg:8.2f}{row.shift_px:8.2f}{row.lost:8.1%}{row.seconds:9.1f}{gain}"
+    if row.agreed:
+        text += f"\n{'':10s}consensus: {row.agreed[0]:.1%} of the particles, of whom {row.agreed[1]:.1%} are lost"
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--particles", type=int, default=300)
-    parser.add_argument("--step", type=float, default=6.0, help="spacing of the orientations in degrees")
-    parser.add_argument("--resolution", type=float, default=15.0)
-    parser.add_argument("--snr", type=float, nargs="+", default=[0.1, 0.02, 0.005])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--symmetry", default="C1")
+    parser.add_argument("--particles", type=int, default=500)
+    parser.add_argument("--resolution", type=float, default=20.0, help="of the map and of the search, in A")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these words")
     args = parser.parse_args()
-    began, compute = time.process_time(), open_compute("cpu")
-    shell = int(BOX_PX * PIXEL_A / args.resolution)
-    volume = fourier_volume(phantom(args.resolution, args.seed), shell)
-    rotations = so3_grid(np.deg2rad(args.step))
-    tasks = make_tasks(volume, args.resolution, args.particles, args.snr, args.seed)
-    rows: dict[str, list[np.ndarray]] = {}
-    for method in METHODS:
-        if not (args.quick and "PQ" in method.search.recipe):
-            rows.update(answers(method, tasks, volume, rotations, np.deg2rad(args.step), compute))
-    print(f"{len(rotations):,} references, {args.particles} particles, {args.resolution:g} A, "
-          f"{time.process_time() - began:.0f} s of processor time\n")
-    print(table(rows, tasks, NEAR_RAD, "share within 10 degrees"), "\n")
-    print(table({name: rows[row] for name, row in TREATMENTS.items()}, tasks, NEAR_CTF_RAD, "CTF: share within 20 degrees"))
+    with tempfile.TemporaryDirectory() as scratch:
+        engine, state = opened(args.folder, args.symmetry, args.resolution, args.particles, Path(scratch))
+        print(f"{len(engine.spectra)} particles to {args.resolution:g} A\n{'':68s}{'degrees':>8s}{'px':>8s}{'lost':>8s}"
+              f"{'seconds':>9s}   default: nearer, fewer lost", flush=True)
+        best = measured(DEFAULT, engine, state)
+        print(line(best, best), flush=True)
+        for method in METHODS:
+            if any(word in method.name for word in args.only):
+                print(line(measured(method, engine, state), best), flush=True)
 
 
 if __name__ == "__main__":

@@ -246,6 +246,17 @@ class TargetSettings:
 
 
 @dataclass(frozen=True)
+class ConsensusSettings:
+    """How often an alignment is repeated."""
+
+    repeats: int = choice(
+        1, "Alignments of every particle, each against references at orientations of its own: turned by chance by up to a "
+        "quarter of their spacing. Where more than half of them agree within a step of the search, in orientation, shift and "
+        "class, their mean is the result; other particles keep the likeliest and have 0 in the column swiftresConsensus. "
+        "Time grows in proportion.", minimum=1, maximum=100, advanced=True)
+
+
+@dataclass(frozen=True)
 class AlignSettings:
     """All settings of `swiftres align`."""
 
@@ -253,6 +264,7 @@ class AlignSettings:
     preprocess: PreprocessSettings = PreprocessSettings()
     search: SearchSettings = SearchSettings()
     polish: PolishSettings = PolishSettings()
+    consensus: ConsensusSettings = ConsensusSettings()
     compute: ComputeSettings = ComputeSettings()
 
 

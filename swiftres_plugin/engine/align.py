@@ -15,7 +15,7 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
 from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
-from swiftres_plugin.engine.maths.geometry import random_rotations, so3_grid
+from swiftres_plugin.engine.maths.geometry import perturbed, random_rotations, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
 from swiftres_plugin.engine.report import Reporter
@@ -108,6 +108,9 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
     rotations = so3_grid(step_rad)
     rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
+    if plan.gallery_seed is not None:
+        chance = np.random.default_rng([engine.settings.compute.seed, 5, plan.gallery_seed])
+        rotations = perturbed(rotations, step_rad / 4, chance)
     settings = engine.settings.search
     recipe = parse_recipe(settings.recipe, settings.components)
     check_gallery(len(rotations), (recipe.components or 2 * len(band)) + plan.search_shell, engine.compute)

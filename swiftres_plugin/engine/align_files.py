@@ -14,7 +14,7 @@ from swiftres_plugin.engine.align import Engine, align_classes
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
-from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
@@ -22,7 +22,9 @@ from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import by_row, diameter, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_poses
+from swiftres_plugin.engine.stages.consensus import consensus
 from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import AlignSettings, RefineSettings, ScheduleSettings
 
 
@@ -32,6 +34,7 @@ def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter:
     Raises `InputError` before any work where a file cannot be used.
     """
     began, reporter = time.time(), TeeReporter(reporter)
+    check_repeats(settings)
     chosen = as_refinement(settings)
     opened = open_inputs(inputs, chosen, reporter)
     warn_of_faiss(reporter)
@@ -41,9 +44,17 @@ def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter:
     spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
     engine = Engine(spectra, compute, open_symmetry(settings.target.symmetry), chosen, reporter, mask)
     state = start(engine, opened.references, mask)
-    found = align_everyone(engine, state)
-    write_particles(output / layout.PARTICLES, posed(opened.particles, state, found))
-    write_json(output / layout.RUN, provenance(opened, settings, found, engine, began, reporter.warnings))
+    found, agreement = align_everyone(engine, state, settings.consensus.repeats)
+    write_particles(output / layout.PARTICLES, posed(opened.particles, state, found, agreement))
+    write_json(output / layout.RUN, provenance(opened, settings, found, agreement, engine, began, reporter.warnings))
+
+
+def check_repeats(settings: AlignSettings) -> None:
+    """Raises `InputError` where there is no gallery to perturb."""
+    if settings.consensus.repeats > 1 and settings.target.alignment == "local":
+        raise InputError("a local alignment searches no gallery that could be perturbed",
+                         found=f"--repeats {settings.consensus.repeats}",
+                         remedy="Use --alignment global, or leave --repeats out.")
 
 
 def as_refinement(settings: AlignSettings) -> RefineSettings:
@@ -54,25 +65,37 @@ def as_refinement(settings: AlignSettings) -> RefineSettings:
                           compute=settings.compute)
 
 
-def align_everyone(engine: Engine, state: RefinementState) -> Assignment:
-    """Poses of all particles against the references of `state`, each half set with its own noise."""
-    diameter_a = diameter(engine, state)
-    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
-    parts = []
+def align_everyone(engine: Engine, state: RefinementState, repeats: int) -> tuple[Assignment, np.ndarray | None]:
+    """Poses of all particles against the references of `state`; of several repeats also the share (N,) that agrees."""
+    plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
+    if repeats == 1:
+        return align_once(engine, state, plan, ""), None
+    found = [align_once(engine, state, replace(plan, gallery_seed=r), f"alignment {r + 1}, ") for r in range(repeats)]
+    result, share = consensus(found, engine.operators, plan.angular_step_rad, plan.shift_step_a)
+    engine.reporter.message(f"{np.mean(share > 0.5):.1%} of the particles have a pose that more than half of the {repeats} "
+                            "alignments agree on.")
+    return result, share
+
+
+def align_once(engine: Engine, state: RefinementState, plan: IterationPlan, name: str) -> Assignment:
+    """Poses of all particles, each half set with its own noise."""
+    diameter_a, parts = diameter(engine, state), []
     for h in (0, 1):
         references = [one.references[h] for one in state.classes]
         parts.append(align_classes(engine, references, state.noise[h], np.flatnonzero(state.half == h), plan,
-                                   state.assignment, diameter_a, f"half {h + 1}"))
+                                   state.assignment, diameter_a, f"{name}half {h + 1}"))
     return by_row(state.half, parts)
 
 
-def posed(particles: Particles, state: RefinementState, found: Assignment) -> Particles:
+def posed(particles: Particles, state: RefinementState, found: Assignment, agreement: np.ndarray | None) -> Particles:
     """The particles with their new poses and scores; half sets only where the input had them, as both see one map."""
-    return replace(with_poses(particles, replace(state, assignment=found)), half=particles.half)
+    done = with_poses(particles, replace(state, assignment=found))
+    repeated = {} if agreement is None else {"agreement": agreement, "consensus": (agreement > 0.5).astype(int)}
+    return replace(done, half=particles.half, scores={**done.scores, **repeated})
 
 
-def provenance(opened: Opened, settings: AlignSettings, found: Assignment, engine: Engine, began: float,
-               warnings: list[str]) -> dict:
+def provenance(opened: Opened, settings: AlignSettings, found: Assignment, agreement: np.ndarray | None, engine: Engine,
+               began: float, warnings: list[str]) -> dict:
     """What stands in run.json."""
     device = engine.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -80,5 +103,6 @@ def provenance(opened: Opened, settings: AlignSettings, found: Assignment, engin
         "settings": asdict(settings), "particles": len(opened.particles), "versions": versions(),
         "device": {"kind": device.type, "name": name, "threads": engine.compute.threads},
         "class_sizes": np.bincount(found.class_id, minlength=len(opened.references)).tolist(),
+        "agreed": None if agreement is None else float(np.mean(agreement > 0.5)),
         "mean_max_probability": float(found.max_probability.mean()), "seconds": round(time.time() - began, 1),
         "warnings": warnings}

@@ -17,6 +17,7 @@ from swiftres_plugin.engine.align import (
     Searcher,
     image_noise,
     joined,
+    polish_candidates,
     prepare_search,
     search_rows,
 )
@@ -27,6 +28,7 @@ from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Band, Candidates, Gallery
 from swiftres_plugin.engine.data.spectra import Comparison
+from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.io.index_folder import (
     check_new_index,
     read_class,
@@ -72,7 +74,8 @@ def train(inputs: Inputs, settings: AlignSettings, output: Path, reporter: Repor
 
     def build(engine: Engine) -> dict[str, Any]:
         state = start(engine, opened.references, None if opened.mask is None else opened.mask.voxels)
-        plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
+        diameter_a = diameter(engine, state)
+        plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
         rows = np.arange(len(engine.spectra))
         noise = image_noise(engine, rows)
         for number, one in enumerate(state.classes, 1):
@@ -81,7 +84,7 @@ def train(inputs: Inputs, settings: AlignSettings, output: Path, reporter: Repor
             index = searcher.index.index if isinstance(searcher.index, FaissIndex) else None
             density = Map(one.references[0].cpu().numpy(), opened.particles.pixel_size_a)
             write_class(output, number, arrays_of(searcher, index is None), index, density)
-        told = described(searcher, inputs, settings, opened.particles, plan.search_shell, plan.shift_step_a)
+        told = described(searcher, inputs, settings, opened.particles, plan) | {"diameter_a": diameter_a}
         write_description(output, told)
         return told
 
@@ -116,17 +119,17 @@ def arrays_of(searcher: Searcher, with_vectors: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
-def described(searcher: Searcher, inputs: Inputs, settings: AlignSettings, particles: Particles, shell: int,
-              shift_step_a: float) -> dict[str, Any]:
+def described(searcher: Searcher, inputs: Inputs, settings: AlignSettings, particles: Particles,
+              plan: IterationPlan) -> dict[str, Any]:
     """What index.json says."""
-    vectors = searcher.gallery.vectors
+    vectors, shell = searcher.gallery.vectors, plan.search_shell
     return {
         "version": swiftres_plugin.__version__, "references": list(inputs.references), "particles": inputs.particles,
         "box_px": particles.box_px, "pixel_size_a": particles.pixel_size_a, "last_shell": shell,
         "resolution_a": particles.box_px * particles.pixel_size_a / shell, "symmetry": settings.target.symmetry,
         "metric": settings.search.metric, "wiener": settings.search.wiener, "recipe": settings.search.recipe,
         "index": searcher.index.description, "orientations": len(vectors), "length": vectors.shape[1],
-        "angular_step_rad": searcher.gallery.angular_step_rad, "shift_step_a": shift_step_a}
+        "angular_step_rad": searcher.gallery.angular_step_rad, "shift_step_a": plan.shift_step_a}
 
 
 # ------------------------------------------------------------------------------------------------- query
@@ -143,7 +146,7 @@ def query(index: Path, particles_path: str, matches: int, settings: RefineSettin
     check_stacks(particles)
     output.mkdir(parents=True, exist_ok=True)
     parts = over_particles(particles, settings, output, reporter, lambda engine: [
-        matched(engine, index, number, told) for number in range(1, len(told["references"]) + 1)])
+        matched(engine, index, number, told, matches) for number in range(1, len(told["references"]) + 1)])
     best, class_id = merged(parts, matches)
     name = "log_likelihood" if told["metric"] == "likelihood" or settings.search.rerank else "match_score"
     write_particles(output / layout.PARTICLES, as_particles(particles, best, class_id, name, 1))
@@ -169,22 +172,23 @@ def check_fits(told: dict[str, Any], particles: Particles, index: Path) -> None:
                          remedy="Make an index for these particles with 'swiftres train'.")
 
 
-def matched(engine: Engine, index: Path, number: int, told: dict[str, Any]) -> Candidates:
-    """The candidates of every particle in one class, ranked exactly unless the settings say otherwise."""
-    rows, settings = np.arange(len(engine.spectra)), engine.settings.search
+def matched(engine: Engine, index: Path, number: int, told: dict[str, Any], matches: int) -> Candidates:
+    """The candidates of every particle in one class, ranked and refined exactly unless the settings say otherwise."""
+    rows, settings = np.arange(len(engine.spectra)), engine.settings
     searcher, density = open_searcher(engine, index, number, told)
     noise = image_noise(engine, rows)
     engine.reporter.stage(f"query, class {number}", len(rows))
     found = joined(search_rows(engine, searcher, noise, rows, np.zeros((len(rows), 2))))
-    if not settings.rerank:
+    if not settings.search.rerank:
         return found
     band = searcher.basis.band
     volume = engine.volume(torch.from_numpy(np.ascontiguousarray(density.voxels)), told["last_shell"])
 
     def ranked(part: np.ndarray) -> Candidates:
         batch = engine.batch(part, band)
-        scored = local.score_candidates(batch, per_sample(noise, batch), volume, found.take(part))
-        return scored.best(settings.candidates)
+        power = per_sample(noise, batch)
+        scored = local.score_candidates(batch, power, volume, found.take(part)).best(max(matches, 4 * settings.polish.basins))
+        return polish_candidates(batch, power, volume, scored, told["diameter_a"], settings.polish.steps)
 
     return joined(engine.compute.map(ranked, engine.compute.batches(rows, len(band) * SAMPLE_BYTES)))
 

@@ -9,8 +9,8 @@ from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
 
 NAME = "query"
 HELP = "find the best matches of particles in an index built by 'swiftres train'"
-SETTINGS = ("diameter", "invert_contrast", "max_shift", "nprobe", "candidates", "rerank", "device", "threads", "memory",
-            "scratch")
+SETTINGS = ("diameter", "invert_contrast", "max_shift", "nprobe", "candidates", "rerank", "basins", "steps", "device",
+            "threads", "memory", "scratch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--index", metavar="INDEX", required=True, help="folder written by 'swiftres train'")
     files.add_argument("--particles", metavar="STAR", required=True, help="particles with CTF (RELION STAR)")
     files.add_argument("--matches", metavar="N", type=int, default=4,
-                       help="matches of each particle in matches.star, at most --candidates a class (default: 4)")
+                       help="matches of each particle in matches.star, best first; fewer where several come to one pose "
+                       "(default: 4)")
     files.add_argument("--output", metavar="FOLDER", required=True,
                        help="new folder for particles.star (best match of each particle) and matches.star")
     add_settings(parser, SETTINGS)

@@ -17,7 +17,8 @@ class IterationPlan:
     last_shell: finest shell compared; search_shell: finest shell of the vector search; exhaustive: search all orientations
     or only refine the poses of the last iteration; angular_step_rad, shift_step_a, shift_range_a: the search's grid;
     share: of the particles to search, those that fit worst, while the others are refined; own_support: see
-    `RefinementState`.
+    `RefinementState`; gallery_seed: orientations of the gallery are turned by chance, each by up to a quarter of their
+    spacing, or stand on their grid (None).
     """
 
     number: int
@@ -29,6 +30,7 @@ class IterationPlan:
     shift_range_a: float
     share: float = 1.0
     own_support: float = 0.0
+    gallery_seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

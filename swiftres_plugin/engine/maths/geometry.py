@@ -73,9 +73,23 @@ def random_rotations(count: int, generator: np.random.Generator) -> np.ndarray:
     return Rotation.from_quat(generator.normal(size=(count, 4))).as_matrix()
 
 
+def perturbed(rotations: np.ndarray, angle_rad: float, generator: np.random.Generator) -> np.ndarray:
+    """(N, 3, 3) rotations, each turned by a rotation vector from the ball of radius `angle_rad`, evenly."""
+    axis = generator.normal(size=(len(rotations), 3))
+    length = angle_rad * generator.random(len(rotations)) ** (1 / 3) / np.linalg.norm(axis, axis=1)
+    return rotations @ Rotation.from_rotvec(axis * length[:, None]).as_matrix()
+
+
 def mean_rotation(rotations: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(3, 3) the rotation nearest to all of (N, 3, 3), weighted (N,), in the sense of Markley et al. (2007)."""
-    return Rotation.from_matrix(rotations).mean(weights).as_matrix()
+    """(..., 3, 3) the rotation nearest to all of (..., N, 3, 3), weighted (..., N).
+
+    The principal eigenvector of the weighted sum of q q^T over the quaternions q (Markley et al. 2007).
+    """
+    rotations = np.asarray(rotations, dtype=np.float64)
+    quaternions = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat().reshape(*rotations.shape[:-2], 4)
+    weight = np.ones(rotations.shape[:-2]) if weights is None else weights
+    _, vectors = np.linalg.eigh(np.einsum("...n,...ni,...nj->...ij", weight, quaternions, quaternions))
+    return Rotation.from_quat(vectors[..., -1].reshape(-1, 4)).as_matrix().reshape(*rotations.shape[:-3], 3, 3)
 
 
 def direction_grid(step_rad: float) -> np.ndarray:

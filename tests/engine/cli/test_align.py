@@ -17,6 +17,7 @@ from swiftres_plugin.engine.maths.symmetry import angular_errors, symmetry_opera
 
 COUNT = 60
 OPTIONS = ["--resolution", "12", "--max-shift", "14", "--diameter", "100", "--threads", "1", "--device", "cpu"]
+COARSE = ["--resolution", "24", "--search-resolution", "24", "--recall-sample", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,33 @@ def test_of_two_maps_the_right_one_is_taken(data, tmp_path):
 def test_local_alignment_needs_poses(data, tmp_path, capsys):
     assert align(data[0], tmp_path / "out", "--alignment", "local") == 2
     assert "local alignment needs poses" in capsys.readouterr().err
+
+
+def test_repeated_alignments_tell_what_they_agree_on(data, tmp_path, capsys):
+    folder, source = data
+    assert align(folder, tmp_path / "out", *COARSE, "--repeats", "3") == 0
+    found = read_particles(tmp_path / "out" / layout.PARTICLES)
+    agreement = found.extra["swiftresAgreement"].astype(float)
+    agreed = found.extra["swiftresConsensus"].astype(int) == 1
+    np.testing.assert_array_equal(agreed, agreement > 0.5)
+    assert json.loads((tmp_path / "out" / layout.RUN).read_text())["agreed"] == pytest.approx(agreed.mean())
+    wrong = angular_errors(found.poses, source.particles.poses, symmetry_operators("C1"))[0] > np.radians(20)
+    assert agreed.mean() > 0.8 and wrong[agreed].mean() < 0.1
+    assert align(folder, tmp_path / "local", "--repeats", "3", "--alignment", "local") == 2
+    assert "no gallery" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_consensus_on_the_grid_is_nearer_to_the_truth_than_one_search(data, tmp_path):
+    """Five galleries, nothing refined: the mean of those that agree."""
+    folder, source = data
+    grid = ["--resolution", "16", "--search-resolution", "16", "--no-rerank", "--recall-sample", "0"]
+    assert align(folder, tmp_path / "once", *grid) == 0
+    assert align(folder, tmp_path / "five", *grid, "--repeats", "5") == 0
+    once, five = (read_particles(tmp_path / name / layout.PARTICLES) for name in ("once", "five"))
+    agreed = five.extra["swiftresConsensus"].astype(int) == 1
+    true, operators = source.particles.poses, symmetry_operators("C1")
+    before, after = (angular_errors(found.poses, true, operators)[0] for found in (once, five))
+    assert agreed.mean() > 0.5 and np.median(after[agreed]) < 0.9 * np.median(before[agreed])
+    assert np.mean(after[agreed] > 0.35) <= np.mean(before > 0.35)
+    assert "swiftresAgreement" not in once.extra

@@ -77,6 +77,13 @@ def test_mean_rotation_finds_the_centre_of_a_cloud(rotations):
     # the mean of 2,000 is 0.05 * sqrt(3 / 2000) = 0.002 from the centre
     assert geometry.rotation_angle(geometry.mean_rotation(centre @ noise), centre) < 0.005
     assert geometry.rotation_angle(geometry.mean_rotation(rotations[:2], np.array([1.0, 0.0])), centre) < 1e-7
+    both = geometry.mean_rotation(np.stack([centre @ noise, rotations[1] @ noise]))
+    assert geometry.rotation_angle(both, np.stack([centre, rotations[1]])).max() < 0.005
+
+
+def test_perturbed_rotations_turn_no_farther_than_asked(rotations):
+    turn = geometry.rotation_angle(geometry.perturbed(rotations, 0.1, np.random.default_rng(2)), rotations)
+    assert turn.max() <= 0.1 and turn.mean() == pytest.approx(0.075, rel=0.1)  # 3/4 of the radius of a ball
 
 
 @pytest.mark.parametrize("step_deg", [20.0, 7.5, 3.0])
