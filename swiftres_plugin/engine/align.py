@@ -18,7 +18,7 @@ from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.maths.geometry import perturbed, random_rotations, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
-from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.report import Reporter, SilentReporter
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
 from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis, find_metric_basis
@@ -40,6 +40,8 @@ SHIFT_BYTES = 32  # and shift of the search
 VOLUME_BYTES = 28  # to transform a map for the search
 MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
+LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
+LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
 RECALL_LEAST = 8  # but for so few particles
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
@@ -73,6 +75,10 @@ class Engine:
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def silent(self) -> Engine:
+        """The same run for work on the side: it reports nothing and keeps its own accounts."""
+        return replace(self, reporter=SilentReporter(), seconds={}, recalls=[])
 
     def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
         return make_batch(self.spectra, rows, band, self.device)
@@ -341,14 +347,18 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
 
 
 def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment | None) -> np.ndarray:
-    """Whether to search each of `rows` anew: all, none, or the plan's share that fits worst in each optics group."""
+    """Whether to search each of `rows` anew: all, none, or the plan's share that fits worst in each optics group.
+
+    Images that show no particle fit worst of all, and no search mends that.
+    """
     if not plan.exhaustive or previous is None or plan.share >= 1:
         return np.full(len(rows), plan.exhaustive)
     group = engine.spectra.particles.optics_group[rows]
     likelihood = previous.log_likelihood[rows]
+    shown = np.ones(len(rows), dtype=bool) if plan.trust is None else plan.trust[rows] > LEAST_TRUST
     anew = np.zeros(len(rows), dtype=bool)
     for number in np.unique(group):
-        own = np.flatnonzero(group == number)
+        own = np.flatnonzero((group == number) & shown)
         anew[own[np.argsort(likelihood[own], kind="stable")[:int(np.ceil(plan.share * len(own)))]]] = True
     return anew
 
@@ -452,8 +462,11 @@ def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
 
 
 def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
-                     last_shell: int | None = None) -> Accumulator:
-    """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order."""
+                     last_shell: int | None = None, share: np.ndarray | None = None) -> Accumulator:
+    """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order.
+
+    share: the weight of each particle, one if left out.
+    """
     whole = engine.spectra.band
     band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
     draws = engine.settings.reconstruct.pose_samples
@@ -468,6 +481,8 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
         for part in parts:
             batch = here.batch(rows[part], band_here)
             power = per_sample(noise, batch) * draws
+            if share is not None:
+                power /= torch.from_numpy(share[part]).to(power)[:, None].clamp(min=LEAST_SHARE)
             for rotation, shift in _draws(poses, part, normal, place.device):
                 insert(sums, batch, power, rotation, shift, operators)
             with one_at_a_time:

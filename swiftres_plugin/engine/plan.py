@@ -34,7 +34,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
         number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a),
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
-        shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support)
+        shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust)
 
 
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:

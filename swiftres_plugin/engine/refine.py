@@ -19,6 +19,7 @@ from swiftres_plugin.engine.align import (
     residual_noise,
     search_rows,
 )
+from swiftres_plugin.engine.chance import trusted
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
@@ -164,9 +165,10 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
         parts.append(poses)
         noises.append(noise)
     assignment = by_row(state.half, parts)
-    now = replace(state, noise=np.stack(noises))
+    now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
     classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
-    history = (*state.history, figures(engine, plan, state, assignment, classes))
+    untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
+    history = (*state.history, replace(figures(engine, plan, state, assignment, classes), untrusted=untrusted))
     warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
@@ -230,8 +232,8 @@ def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
         return left_as_it_was(engine, state.classes[number], diameter_a)
     name = f"iteration {plan.number}" if len(state.classes) == 1 else f"iteration {plan.number}, class {number + 1}"
     last_shell = reconstructed_shell(plan, engine.spectra.band)
-    sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell)
-            for h, rows in enumerate(members)]
+    sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell,
+                             None if state.trust is None else state.trust[rows]) for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
         return meet(engine, state.classes[number], sums, diameter_a)
 

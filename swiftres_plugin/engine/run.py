@@ -49,6 +49,7 @@ from swiftres_plugin.settings import RefineSettings
 # Correlation of a low-passed starting map with its symmetry mates: below the first it hardly has the symmetry; a gain by
 # turning it above the second is a misplaced axis, and above the third worth the interpolation when turning is asked for.
 LEAST_SYMMETRY, MISPLACED_SYMMETRY, NOTICEABLE_SYMMETRY = 0.7, 0.05, 0.002
+WORTH_TELLING = 0.05  # share of images without a particle that the user hears of
 SAME_PIXEL = 1e-3  # relative difference of pixel sizes that is a rounding and not another sampling
 
 
@@ -237,6 +238,8 @@ def with_poses(particles: Particles, state: RefinementState) -> Particles:
         return particles
     scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability,
               "class_id": found.class_id}
+    if state.trust is not None:
+        scores["trust"] = state.trust
     poses = Poses(found.image_to_volume, shift_of_image(particles, found.shift_a))
     return replace(particles, poses=poses, half=state.half,
                    scores={**particles.scores, **scores})
@@ -259,9 +262,10 @@ def tell(state: RefinementState, reporter: Reporter) -> None:
     last = state.history[-1]
     turn = "" if math.isnan(last.median_turn_rad) else f", poses turned {math.degrees(last.median_turn_rad):.2f} degrees"
     recall = f", recall {last.recall:.0%} of {last.recall_particles}" if last.recall_particles else ""
+    blank = f", {last.untrusted:.0%} of the images show no particle" if last.untrusted > WORTH_TELLING else ""
     kind = "global" if last.exhaustive else "local"
     reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
-                     f"{last.resolution_a:.2f} A{turn}{recall}, {sum(last.seconds.values()):.0f} s")
+                     f"{last.resolution_a:.2f} A{turn}{recall}{blank}, {sum(last.seconds.values()):.0f} s")
     if len(state.classes) > 1:
         sizes = zip(last.class_sizes, last.class_resolution_a)
         changes = "" if math.isnan(last.class_changes) else f"; {last.class_changes:.1%} changed class"

@@ -66,6 +66,9 @@ def test_a_share_of_every_optics_group_is_searched_again_the_worst_fitting():
         likelihood = last.log_likelihood[rows[rows % 2 == group]]
         chosen = anew[rows % 2 == group]
         assert chosen.sum() == 5 and likelihood[chosen].max() < likelihood[~chosen].min()
+    trust = (np.arange(40) % 4 > 1).astype(float)  # half of them
+    anew = to_search(engine, rows, replace(plan_of(share=0.25), trust=trust), last)
+    assert anew.sum() == 6 and trust[rows][anew].all()
     assert to_search(engine, rows, plan_of(), last).all()
     assert not to_search(engine, rows, plan_of(exhaustive=False), last).any()
 

@@ -16,8 +16,8 @@ class IterationPlan:
 
     last_shell: finest shell compared; search_shell: finest shell of the vector search; exhaustive: search all orientations
     or only refine the poses of the last iteration; angular_step_rad, shift_step_a, shift_range_a: the search's grid;
-    share: of the particles to search, those that fit worst, while the others are refined; own_support: see
-    `RefinementState`; gallery_seed: orientations of the gallery are turned by chance, each by up to a quarter of their
+    share: of the particles to search, those that fit worst, while the others are refined; own_support, trust:
+    see `RefinementState`; gallery_seed: orientations of the gallery are turned by chance, each by up to a quarter of their
     spacing, or stand on their grid (None).
     """
 
@@ -31,6 +31,7 @@ class IterationPlan:
     share: float = 1.0
     own_support: float = 0.0
     gallery_seed: int | None = None
+    trust: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class IterationRecord:
 
     resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
     class_changes: share of particles that changed class; recall: share of `recall_particles` whose best pose the vector
-    search found (not a number without a search); index: its recipe as built.
+    search found (not a number without a search); untrusted: share of images that seem to show no particle; index: recipe
+    of the vector search as built.
     """
 
     number: int
@@ -70,6 +72,7 @@ class IterationRecord:
     class_changes: float = 0.0
     recall: float = float("nan")
     recall_particles: int = 0
+    untrusted: float = 0.0
     index: str = ""
 
 
@@ -97,7 +100,8 @@ class RefinementState:
 
     classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
     first; own_support: log-likelihood that a particle gains, on average, because it is itself part of the map it is
-    compared with.
+    compared with; trust: (N,) probability that each image shows the particle, its weight in the maps, or None while all
+    count alike.
     """
 
     number: int
@@ -108,6 +112,7 @@ class RefinementState:
     history: tuple[IterationRecord, ...] = ()
     at_rest: bool = False
     own_support: float = 0.0
+    trust: np.ndarray | None = None
 
     @property
     def last_shell(self) -> int:

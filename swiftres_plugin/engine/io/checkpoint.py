@@ -66,6 +66,8 @@ def _write_arrays(path: Path, state: RefinementState) -> None:
     if assignment is None:
         raise ValueError("only a state after an iteration can be saved")
     arrays = {name: getattr(assignment, name) for name in Assignment.__slots__}
+    if state.trust is not None:
+        arrays["trust"] = state.trust
     with path.open("wb") as file:
         np.savez(file, noise=state.noise, half=state.half, **arrays)
 
@@ -91,7 +93,7 @@ def load_state(folder: Path) -> RefinementState:
                          "Delete the folder to go on from the one before.") from error
     return RefinementState(
         numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"],
-        numbers["own_support"])
+        numbers["own_support"], found.get("trust"))
 
 
 def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:
