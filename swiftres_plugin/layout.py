@@ -21,6 +21,10 @@
       map_sharpened.mrc  local_resolution.mrc  mask.mrc (when none was given)
       fsc.csv  guinier.csv  directional_fsc.csv  directions.csv
       fsc.png  guinier.png  local_resolution.png  directional_fsc.png  orientations.png (with particles)
+
+    FOLDER/ of `swiftres overfitting`, and with --overfitting-guard the top of a RUN
+      overfitting.json         the figures and what they mean (in a RUN: in run.json)
+      class1_overfitting.csv  class1_overfitting.png
 """
 from __future__ import annotations
 
@@ -43,6 +47,7 @@ FSC = "fsc.csv"
 GUINIER = "guinier.csv"
 DIRECTIONAL_FSC = "directional_fsc.csv"
 DIRECTIONS = "directions.csv"
+OVERFITTING = "overfitting.json"
 RUNS_DATABASE = "swiftres_runs.sqlite"  # beside the run: one for all runs of a project
 RUNS_VARIABLE = "SWIFTRES_DATABASE"  # environment variable that names another one
 
@@ -70,6 +75,10 @@ def mask_name(class_number: int = 1) -> str:
 
 def sharpened_name(class_number: int = 1) -> str:
     return f"class{class_number}_sharpened.mrc"
+
+
+def overfitting_name(class_number: int = 1) -> str:
+    return f"class{class_number}_overfitting.csv"
 
 
 def finished_iterations(run: Path | str) -> list[tuple[int, Path]]:

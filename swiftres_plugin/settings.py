@@ -146,6 +146,13 @@ class PostprocessSettings:
         "line to the Guinier plot between 10 A and the resolution (Rosenthal and Henderson 2003), and leaves maps alone that "
         "do not reach far enough beyond 10 A.", unit="A^2", minimum=-2000.0, maximum=2000.0, word="auto", advanced=True)
 
+    overfitting_guard: bool = choice(
+        False, "At the end, refine again for a few local iterations with images whose phases are random beyond a limit, and "
+        "report how much of the halves' correlation beyond it is overfitting (Chen et al. 2013).", advanced=True)
+    guard_resolution: float = choice(
+        0.0, "Limit beyond which the overfitting guard makes phases random; 0 takes four fifths of the frequency that was "
+        "reached.", unit="A", minimum=0.0, advanced=True)
+
     @property
     def given_b_factor_a2(self) -> float | None:
         """The B-factor that was asked for; None to fit it."""

@@ -29,16 +29,18 @@ from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.finish import sharpen_classes
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
 from swiftres_plugin.engine.io.runs import recorded
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import absolute, open_symmetry
-from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.io.tables import add_to_json, write_json
 from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.axes import Axes, find_axes, turned
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
+from swiftres_plugin.engine.overfitting import Substitution, figures, guard, sentence, write_overfitting
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.stages.index import faiss_problem
@@ -172,6 +174,14 @@ def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Re
 
 def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Reporter, database: Path | None = None) -> None:
     """Go on with the run in `output` after its last finished iteration; `changes` to its settings, by branch."""
+    opened, settings, state = open_run(output, changes, reporter)
+    with recorded(database, output, asked_for(opened.inputs, settings), reporter):
+        carry_on(opened, settings, output, reporter, state)
+
+
+def open_run(output: Path, changes: dict[str, dict[str, object]],
+             reporter: Reporter) -> tuple[Opened, RefineSettings, RefinementState | None]:
+    """The files and settings (with `changes`, by branch) of the run in `output`, and where it stands; None at its start."""
     try:
         asked = json.loads((output / layout.SETTINGS).read_text())
         for branch, values in changes.items():
@@ -187,8 +197,7 @@ def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Re
     if state is not None and len(state.half) != len(opened.particles):
         raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, "
                          f"the run in {output} has {len(state.half)}")
-    with recorded(database, output, asked_for(inputs, settings), reporter):
-        carry_on(opened, settings, output, reporter, state)
+    return opened, settings, state
 
 
 def carry_on(
@@ -214,7 +223,23 @@ def carry_on(
         write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
     if not (output / layout.RUN).exists():
         write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
+    add_to_json(output / layout.RUN, finished_figures(opened, state, engine, output))
     conclude(state, output, reporter)
+
+
+def finished_figures(opened: Opened, state: RefinementState, engine: Engine, output: Path) -> dict:
+    """Sharpened maps, and the overfitting guard where it is asked for: written to the top of the run, and told."""
+    told = sharpen_classes(engine, state, output)
+    chosen = engine.settings.postprocess
+    if chosen.overfitting_guard:
+        mask = None if opened.mask is None else opened.mask.voxels
+        found = guard(opened.source, opened.references, mask, state, engine, Substitution(limit_a=chosen.guard_resolution),
+                      Path(engine.settings.compute.scratch or output))
+        for number, one in enumerate(found, 1):
+            write_overfitting(one, output, number)
+            engine.reporter.message(sentence(one))
+        told["class_overfitting"] = [figures(one) for one in found]
+    return told
 
 
 def asked_for(inputs: Inputs, settings: RefineSettings) -> dict:

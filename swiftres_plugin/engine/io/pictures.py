@@ -81,6 +81,19 @@ def draw_local_resolution(path: Path, density: Map, local_a: Map, mask: np.ndarr
     _drawn(path, (12, 3.4), draw)
 
 
+def draw_overfitting(path: Path, data: Fsc, noise: Fsc, true: np.ndarray, limit_a: float) -> None:
+    """FSC of the run, of noise in place of detail beyond the limit, and what is left."""
+    def draw(figure: Figure) -> None:
+        frame = _curve_frame(figure, float(data.frequency[-1]), "High-resolution noise substitution")
+        frame.axvline(1 / limit_a, color=GREY, lw=1)
+        frame.text(1 / limit_a, 1.0, f" phases random beyond {limit_a:.1f} Å", color="#666666", fontsize=8, va="top")
+        frame.plot(data.frequency, data.masked, color=BLUE, lw=2, label="true images, masked")
+        frame.plot(noise.frequency, noise.masked, color=COLOURS["corrected"], lw=2, label="noise beyond the limit, masked")
+        frame.plot(data.frequency, true, color="black", lw=1.2, ls="--", label="what is left: true FSC")
+        frame.legend(loc="lower left")
+    _drawn(path, (6, 4.2), draw)
+
+
 def draw_directional(path: Path, by: DirectionalFsc) -> None:
     """Mean and spread of the curves over directions, and the resolution of each direction on the sphere."""
     def draw(figure: Figure) -> None:

@@ -39,3 +39,8 @@ def write_json(path: Path | str, tree: Mapping) -> None:
     """A tree of dictionaries, lists, texts and numbers to a JSON file; whole or not at all."""
     with written_atomically(path) as part:
         part.write_text(json.dumps(tree, indent=1))
+
+
+def add_to_json(path: Path | str, tree: Mapping) -> None:
+    """Entries to the dictionary in a JSON file; those of the same name are replaced."""
+    write_json(path, {**json.loads(Path(path).read_text()), **tree})

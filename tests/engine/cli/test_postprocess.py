@@ -132,7 +132,7 @@ def by_relion(folder, output, finest_a: float) -> tuple[dict[str, float], np.nda
     subprocess.run(
         ["relion_postprocess", "--i", folder / "half1.mrc", "--i2", folder / "half2.mrc", "--mask", folder / "mask.mrc",
          "--angpix", str(PIXEL_A), "--auto_bfac", "--autob_lowres", "10", "--autob_highres", f"{finest_a:.6f}", "--o",
-         output / "relion"], check=True, capture_output=True)
+         output / "relion"], check=True, capture_output=True, cwd=output)  # it leaves a stray file where it runs
     return relion_results(output / "relion.star")
 
 

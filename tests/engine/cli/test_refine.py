@@ -79,7 +79,7 @@ def test_the_truth_comes_back(data, finished):
 
 def test_everything_promised_is_written(finished):
     tops = [layout.SETTINGS, layout.PROGRESS, layout.RUN, layout.PARTICLES, layout.map_name(), layout.half_name(1),
-            layout.half_name(2), layout.fsc_name(), layout.mask_name(), layout.REPORT]
+            layout.half_name(2), layout.fsc_name(), layout.mask_name(), layout.sharpened_name(), layout.REPORT]
     assert all((finished / name).stat().st_size > 0 for name in tops)
     assert [n for n, _ in layout.finished_iterations(finished)] == [1, 2, 3]
     for _, folder in layout.finished_iterations(finished):
@@ -122,6 +122,14 @@ def test_the_run_is_in_the_database_beside_it(finished, capsys):
     assert main(["runs", "show", str(finished), "--database", str(finished.parent)]) == 0
     shown = capsys.readouterr().out
     assert "finished" in shown and str(finished) in shown and "seconds, iteration 3" in shown
+
+
+def test_the_sharpened_map_and_its_figures(finished):
+    """12 A is too coarse to fit a B-factor, so the map is weighted and low-passed; random views are even."""
+    told = json.loads((finished / layout.RUN).read_text())
+    assert told["class_b_factor_a2"] == [0.0] and 0.75 < told["class_orientation_efficiency"][0] <= 1
+    sharp, plain = (read_map(finished / name).voxels for name in (layout.sharpened_name(), layout.map_name()))
+    assert np.corrcoef(sharp.ravel(), plain.ravel())[0, 1] > 0.9
 
 
 def test_progress_is_json_lines(finished):

@@ -1,0 +1,53 @@
+"""The overfitting guard of a run that is finished."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from swiftres_plugin import layout
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.io.symmetry import open_symmetry
+from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.overfitting import Overfitting, Substitution, figures, guard, write_overfitting
+from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.run import open_run
+from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.errors import InputError
+
+
+def guard_run(run: Path, changes: dict[str, dict[str, object]], how: Substitution, output: Path,
+              reporter: Reporter) -> list[Overfitting]:
+    """Refine the particles of `run` with noise beyond the limit; tables, pictures and overfitting.json to `output`.
+
+    Raises `InputError` or `StateError` before any work where the run cannot be used or the folder holds results already.
+    """
+    check_new(output)
+    opened, settings, state = open_run(run, changes, reporter)
+    if state is None:
+        raise InputError("the run has no finished iteration", where=run,
+                         remedy=f"Go on with 'swiftres refine --resume {run}'.")
+    finest_a, coarsest_a = 2 * opened.particles.pixel_size_a, opened.particles.pixel_size_a * opened.particles.box_px
+    if how.limit_a and not finest_a < how.limit_a < coarsest_a:
+        raise InputError("the limit leaves nothing to compare", found=f"{how.limit_a:g} A",
+                         expected=f"between {finest_a:g} A (Nyquist) and {coarsest_a:g} A (the box)")
+    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
+    output.mkdir(parents=True, exist_ok=True)
+    mask = None if opened.mask is None else opened.mask.voxels
+    scratch = Path(settings.compute.scratch or output)
+    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
+    engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
+    found = guard(opened.source, opened.references, mask, state, engine, how, scratch)
+    for number, one in enumerate(found, 1):
+        write_overfitting(one, output, number)
+    write_json(output / layout.OVERFITTING, {"run": str(run.resolve()), "whole": how.whole,
+                                             "classes": [figures(one) for one in found]})
+    return found
+
+
+def check_new(output: Path) -> None:
+    """Raises `InputError` when `output` is a file or holds results of a guard."""
+    if output.exists() and not output.is_dir():
+        raise InputError("the output is a file", where=output, expected="a folder that is new or empty")
+    for name in (layout.OVERFITTING, layout.overfitting_name()):
+        if (output / name).exists():
+            raise InputError("the output folder already holds results", where=output / name, remedy="Name another folder.")
