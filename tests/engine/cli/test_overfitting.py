@@ -35,7 +35,8 @@ def test_a_run_guards_itself(run):
 
 def test_a_finished_run_is_guarded_to_a_folder(run, tmp_path, capsys):
     output = tmp_path / "guard"
-    assert main(["overfitting", str(run), "--output", str(output), "--limit", "14", "--iterations", "1", "--threads", "1"]) == 0
+    assert main(["overfitting", str(run), "--output", str(output), "--limit", "14", "--iterations", "1",
+                 "--threads", "1"]) == 0
     told = json.loads((output / layout.OVERFITTING).read_text())
     assert told["classes"][0]["limit_a"] == 14 and told["classes"][0]["sentence"] in capsys.readouterr().out
     table = np.genfromtxt(output / layout.overfitting_name(), delimiter=",", names=True)
