@@ -8,7 +8,7 @@ from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
-from swiftres_plugin.engine.overfitting import Overfitting, Substitution, figures, guard, write_overfitting
+from swiftres_plugin.engine.overfitting import Overfitting, Substitution, check_limit, figures, guard, write_overfitting
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.run import open_run
 from swiftres_plugin.engine.stages.preprocess import load_spectra
@@ -26,10 +26,7 @@ def guard_run(run: Path, changes: dict[str, dict[str, object]], how: Substitutio
     if state is None:
         raise InputError("the run has no finished iteration", where=run,
                          remedy=f"Go on with 'swiftres refine --resume {run}'.")
-    finest_a, coarsest_a = 2 * opened.particles.pixel_size_a, opened.particles.pixel_size_a * opened.particles.box_px
-    if how.limit_a and not finest_a < how.limit_a < coarsest_a:
-        raise InputError("the limit leaves nothing to compare", found=f"{how.limit_a:g} A",
-                         expected=f"between {finest_a:g} A (Nyquist) and {coarsest_a:g} A (the box)")
+    check_limit(how.limit_a, opened.particles)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
     output.mkdir(parents=True, exist_ok=True)
     mask = None if opened.mask is None else opened.mask.voxels

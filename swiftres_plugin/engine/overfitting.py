@@ -20,6 +20,7 @@ from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.stages.postprocess import compute_fsc
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.engine.stages.substitute import SubstitutedSource
+from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import RefineSettings
 
 COARSER = 0.8  # the default limit, as a share of the frequency that was reached
@@ -64,6 +65,14 @@ class Overfitting:
         """Of the correlation beyond the limit, the part that noise shows too: 0 to 1, NaN where there is none to speak of."""
         data = self.mean(self.data)
         return float(np.clip(self.mean(self.noise) / data, 0, 1)) if data >= LEAST_CORRELATION else math.nan
+
+
+def check_limit(limit_a: float, particles: Particles) -> None:
+    """Raises `InputError` for a limit that leaves no shell to compare; 0, the default one, does."""
+    finest_a, coarsest_a = 2 * particles.pixel_size_a, particles.pixel_size_a * particles.box_px
+    if limit_a and not finest_a < limit_a < coarsest_a:
+        raise InputError("the limit of the overfitting guard leaves nothing to compare", found=f"{limit_a:g} A",
+                         expected=f"between {finest_a:g} A (Nyquist) and {coarsest_a:g} A (the box)")
 
 
 def default_limit_a(resolution_a: float, box_a: float) -> float:

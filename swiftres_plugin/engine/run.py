@@ -40,7 +40,7 @@ from swiftres_plugin.engine.io.tables import add_to_json, write_json
 from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.axes import Axes, find_axes, turned
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
-from swiftres_plugin.engine.overfitting import Substitution, figures, guard, sentence, write_overfitting
+from swiftres_plugin.engine.overfitting import Substitution, check_limit, figures, guard, sentence, write_overfitting
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.stages.index import faiss_problem
@@ -87,6 +87,7 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     if settings.schedule.alignment == "local" and particles.poses is None:
         raise InputError("local alignment needs poses", where=inputs.particles, found="no angle columns",
                          remedy="Use --alignment global.")
+    check_limit(settings.postprocess.guard_resolution, particles)
     references = [read_map(path) for path in inputs.references]
     for reference, path in zip(references, inputs.references):
         check_reference(reference, path)

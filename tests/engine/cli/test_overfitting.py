@@ -55,6 +55,12 @@ def test_wrong_options_are_one_line(run, tmp_path, capsys, options, says):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_guard_without_shells_is_refused_before_the_run(run, tmp_path, capsys):
+    assert main(["refine", "--particles", str(run.parent / "particles.star"), "--reference", str(run.parent / "map.mrc"),
+                 "--output", str(tmp_path / "out"), "--overfitting-guard", "--guard-resolution", "7"]) == 2
+    assert "leaves nothing to compare" in capsys.readouterr().err
+
+
 def test_no_run_is_one_line(tmp_path, capsys):
     assert main(["overfitting", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "holds no run" in capsys.readouterr().err
