@@ -282,7 +282,7 @@ class RefinedParticles:
 
 def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
     """Read the `particles.star` of a run; `pixel_size_a` is that of the Scipion set."""
-    columns = _read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, CLASS, *SCORES))
+    columns = read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, CLASS, *SCORES))
     missing = [label for label in (ITEM_ID, *ANGLES, *ORIGINS) if label not in columns]
     if missing:
         raise ValueError(f"{star_path} lacks {', '.join(missing)}.")
@@ -295,7 +295,7 @@ def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
     return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores, columns.get(CLASS))
 
 
-def _read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:
+def read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:
     """Number columns (N,) of a STAR file's particle table, those of `labels` that are there."""
     # no guess of types: emtable would guess from the first row, whose probability may be written as 1
     rows: Iterator = Table.iterRows(f"particles@{star_path}", guessType=False)

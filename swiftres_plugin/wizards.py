@@ -19,6 +19,7 @@ from swiftres_plugin.protocols import (
 )
 
 SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", "D7", "T", "O", "I1", "I2", "I3", "I4")
+FIRST_SHARE = 0.7  # of the box: the circle that is shown first where no diameter is given
 
 
 class SwiftresSymmetryWizard(Wizard):
@@ -45,8 +46,10 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
         return self._getListProvider(protocol.inputParticles)
 
     def show(self, form, *params):
-        diameter_a = form.protocol.diameter.get() or 0
-        super().show(form, diameter_a / 2 if diameter_a > 0 else -1, "diameter", units=UNIT_ANGSTROM)
+        particles, diameter_a = form.protocol.inputParticles.get(), form.protocol.diameter.get() or 0
+        if diameter_a <= 0 and particles is not None:
+            diameter_a = FIRST_SHARE * particles.getDim()[0] * particles.getSamplingRate()
+        super().show(form, diameter_a / 2, "diameter", units=UNIT_ANGSTROM)
 
     def setVar(self, form, label, value):
         form.setVar(label, 2 * value)
@@ -67,7 +70,7 @@ class SwiftresResolutionWizard(Wizard):
         chooser = dialog.ListDialog(form.root, "Resolution", provider, "From the FSC of the half maps, without a mask",
                                     selectmode="browse", selectOnDoubleClick=True)
         if chooser.values:
-            form.setVar(params[0], float(chooser.values[0].get().split()[0]))
+            form.setVar(form.wizParamName, float(chooser.values[0].get().split()[0]))
 
     @staticmethod
     def choices(protocol) -> list[tuple[float, str]]:
@@ -78,4 +81,4 @@ class SwiftresResolutionWizard(Wizard):
         curves = convert.half_map_curve(volume)
         limits = [convert.resolution_a(curves, "unmasked", threshold) for threshold in (0.143, 0.5)]
         return [(limits[0], "FSC 0.143, all that the volume holds"), (limits[1], "FSC 0.5, what it holds for sure"),
-                (3 * limits[0], "three times FSC 0.143, to start a refinement without bias")]
+                (3 * limits[0], "3 times FSC 0.143, to start without bias")]

@@ -19,11 +19,12 @@ SCORE = "rlnLogLikeliContribution"
 
 @dataclass(frozen=True)
 class Pairs:
-    """images, reprojections: (K, n, n); score, rank: (K,), rank 1 is the best of `count`."""
+    """images, reprojections: (K, n, n); rank: (K,), 1 is the best of `count`; score: (K,), or None where there is none and
+    the rank is the place in the file."""
 
     images: np.ndarray
     reprojections: np.ndarray
-    score: np.ndarray
+    score: np.ndarray | None
     rank: np.ndarray
     count: int
 
@@ -31,12 +32,15 @@ class Pairs:
 def read_pairs(star: str, map_path: str, folder: str, count: int, class_number: int = 1) -> Pairs:
     """`count` particles of a class, evenly from the best score to the worst, and their reprojections with CTF.
 
-    folder: where the selection and its projections are kept. Raises `ValueError` where the class has no particle.
+    Particles without scores are taken in their order. folder: where the selection and its projections are kept. Raises
+    `ValueError` where the class has no particle.
     """
     # no guess of types: emtable would guess from the first row, whose probability may be written as 1
     optics, rows = (Table(fileName=star, tableName=name, guessType=False) for name in ("optics", "particles"))
-    ordered = sorted((row for row in rows if int(getattr(row, "rlnClassNumber", 1)) == class_number),
-                     key=lambda row: -float(getattr(row, SCORE)))
+    ordered = [row for row in rows if int(getattr(row, "rlnClassNumber", 1)) == class_number]
+    scored = rows.hasColumn(SCORE)
+    if scored:
+        ordered.sort(key=lambda row: -float(getattr(row, SCORE)))
     if not ordered:
         raise ValueError(f"Class {class_number} holds no particle.")
     ranks = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
@@ -50,7 +54,7 @@ def read_pairs(star: str, map_path: str, folder: str, count: int, class_number: 
     with mrcfile.open(stack, permissive=True) as mrc:
         predicted = mrc.data.astype(np.float32).reshape(len(chosen), *mrc.data.shape[-2:])
     images = read_images([row.rlnImageName for row in chosen], os.path.dirname(star))
-    score = np.array([float(getattr(row, SCORE)) for row in chosen])
+    score = np.array([float(getattr(row, SCORE)) for row in chosen]) if scored else None
     return Pairs(images, predicted, score, ranks + 1, len(ordered))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.ticker import MaxNLocator
 from matplotlib.widgets import Slider
 from pwem.viewers import EmPlotter
 
@@ -13,10 +14,12 @@ from swiftres_plugin import convert
 from swiftres_plugin.viewers import coverage, gallery, surface
 
 CURVES = {"unmasked": "C0", "masked": "C1", "randomised": "C7", "corrected": "C3"}
+LINE_STYLES = ("-", "--", ":")
 AXES = ("x", "y", "z")
 THRESHOLD = 0.143
 BINS = 50
 RADIANS_PER_PIXEL = 0.01
+STILL_PX, MOVING_PX = 192, 96  # width of the picture of a surface, as it lies and while it turns
 SLIDER = (0.025, 0.5)  # height of a slider and width of it, as shares of the figure
 
 
@@ -87,12 +90,12 @@ class SurfaceControl:
         self.limits = self._colour_limits()
         level, top = scene.first_level(), float(scene.density.max())
         self.level = add_slider(plotter, 0.05, "level", min(0.0, level), top, level)
-        self.image = frame.imshow(self._picture(2.0), origin="lower", interpolation="bilinear")
+        self.image = frame.imshow(self._picture(STILL_PX), origin="lower", interpolation="bilinear")
         if self.limits is not None:
             self.image.set_clim(*self.limits)
             self.image.set_cmap("turbo")
             self.figure.colorbar(self.image, cax=self.figure.add_axes((0.86, 0.2, 0.025, 0.6)), label="local resolution (A)")
-        self.level.on_changed(lambda _: self.draw(2.0))
+        self.level.on_changed(lambda _: self.draw(STILL_PX))
         for name, answer in (("button_press_event", self.grab), ("motion_notify_event", self.turn),
                              ("button_release_event", self.release)):
             self.figure.canvas.mpl_connect(name, answer)
@@ -105,16 +108,15 @@ class SurfaceControl:
         low, high = np.quantile(inside, (0.02, 0.98))
         return float(low), float(max(high, low + 1e-3))
 
-    def _picture(self, finer: float) -> np.ndarray:
-        shade, values = surface.draw(self.scene, self.level.val, self.rotation, finer)
+    def _picture(self, width_px: int) -> np.ndarray:
+        shade, values = surface.draw(self.scene, self.level.val, self.rotation, width_px / len(self.scene.density))
         if values is None or self.limits is None:
             return surface.coloured(shade)
         low, high = self.limits
         return surface.coloured(shade, colormaps["turbo"](np.clip((values - low) / (high - low), 0, 1))[..., :3])
 
-    def draw(self, finer: float) -> None:
-        picture = self._picture(finer)
-        self.image.set_data(picture)
+    def draw(self, width_px: int) -> None:
+        self.image.set_data(self._picture(width_px))
         self.figure.canvas.draw_idle()
 
     def grab(self, event: Any) -> None:
@@ -126,12 +128,12 @@ class SurfaceControl:
             right, up = event.x - self.grabbed[0], event.y - self.grabbed[1]
             self.grabbed = event.x, event.y
             self.rotation = surface.rotation_of_drag(RADIANS_PER_PIXEL * right, RADIANS_PER_PIXEL * up) @ self.rotation
-            self.draw(1.0)
+            self.draw(MOVING_PX)
 
     def release(self, _event: Any) -> None:
         if self.grabbed is not None:
             self.grabbed = None
-            self.draw(2.0)
+            self.draw(STILL_PX)
 
 
 # ------------------------------------------------------------------------------------------ resolution
@@ -146,12 +148,16 @@ def plot_fsc(curves: dict[str, list[float]], title: str) -> EmPlotter:
     return plotter
 
 
-def plot_fsc_of_iterations(found: dict[int, dict[str, list[float]]], kind: str, title: str) -> EmPlotter:
-    """One kind of curve of several iterations, early ones dark."""
+def plot_fsc_of_iterations(found: dict[int, dict[str, list[float]]], kinds: Sequence[str], title: str) -> EmPlotter:
+    """One or more kinds of curve of several iterations, early ones dark; the resolution is that of the first kind."""
     plotter, frame = fsc_frame(title, next(iter(found.values()))["frequency"][-1])
     for place, (number, curves) in zip(np.linspace(0, 0.85, len(found)), found.items()):
-        label = f"iteration {number} ({_resolution_text(convert.resolution_a(curves, kind))})"
-        frame.plot(curves["frequency"], curves[kind], color=colormaps["viridis"](place), label=label)
+        colour = colormaps["viridis"](place)
+        label = f"iteration {number} ({_resolution_text(convert.resolution_a(curves, kinds[0]))})"
+        for kind, style in zip(kinds, LINE_STYLES):
+            frame.plot(curves["frequency"], curves[kind], color=colour, ls=style, label=label if kind == kinds[0] else None)
+    for kind, style in zip(kinds, LINE_STYLES) if len(kinds) > 1 else ():
+        frame.plot([], [], color="0.3", ls=style, label=kind)
     frame.legend(loc="lower left", bbox_to_anchor=(0.01, 0.22), fontsize=7)
     return plotter
 
@@ -160,7 +166,7 @@ def fsc_frame(title: str, highest: float) -> tuple[EmPlotter, Any]:
     plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
     frame = plotter.createSubPlot(title, "resolution (A)", "FSC")
     frame.axhline(THRESHOLD, color="k", ls="--", lw=0.8)
-    frame.text(0.005 * highest, THRESHOLD + 0.01, f"{THRESHOLD}", fontsize=7)
+    frame.text(0.995 * highest, THRESHOLD + 0.01, f"{THRESHOLD}", fontsize=7, ha="right")
     frame.axhline(0, color="k", lw=0.5)
     frame.set_ylim(-0.1, 1.05)
     _label_frequencies(frame, highest)
@@ -178,13 +184,7 @@ def plot_course(record: dict[str, Any], title: str) -> EmPlotter:
         changes = [np.nan if row[key] is None else max(factor * row[key], 1e-4) for row in rows]
         frame.semilogy(numbers, changes, "o-", label=name)
     frame.legend(fontsize=8)
-    frame = plotter.createSubPlot("certainty", "iteration", "share")
-    frame.plot(numbers, [row["mean_max_probability"] for row in rows], "o-", label="mean posterior share of the best pose")
-    if any(len(row["class_sizes"]) > 1 for row in rows):
-        changes = [np.nan if row["class_changes"] is None else row["class_changes"] for row in rows]
-        frame.plot(numbers, changes, "s--", label="particles that changed class")
-    frame.set_ylim(0, 1.05)
-    frame.legend(fontsize=8)
+    _course_of_certainty(plotter.createSubPlot("certainty", "iteration", "share"), rows)
     stages = {name: [row["seconds"].get(name, 0.0) for row in rows] for row in rows for name in row["seconds"]}
     stacked(plotter.createSubPlot("time", "iteration", "seconds"), numbers, stages)
     for axes in plotter.figure.axes:
@@ -206,6 +206,21 @@ def _course_of_resolution(frame: Any, rows: list[dict[str, Any]]) -> None:
     frame.legend(loc="lower right", fontsize=8)
 
 
+def _course_of_certainty(frame: Any, rows: list[dict[str, Any]]) -> None:
+    """Shares from 0 to 1; figures that the run did not keep are left out."""
+    shares = {"posterior share of the best pose, mean": [row["mean_max_probability"] for row in rows],
+              "best poses that the vector search found": [row.get("recall") for row in rows],
+              "particles kept": [None if row.get("untrusted") is None else 1 - row["untrusted"] for row in rows]}
+    if any(len(row["class_sizes"]) > 1 for row in rows):
+        shares["particles that changed class"] = [row["class_changes"] for row in rows]
+    for (name, values), marker in zip(shares.items(), "osD^"):
+        if any(value is not None for value in values):
+            frame.plot([row["number"] for row in rows], [np.nan if value is None else value for value in values],
+                       marker=marker, label=name)
+    frame.set_ylim(0, 1.05)
+    frame.legend(fontsize=7)
+
+
 def plot_class_sizes(record: dict[str, Any], title: str) -> EmPlotter:
     """Particles in each class after each iteration."""
     plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
@@ -216,21 +231,33 @@ def plot_class_sizes(record: dict[str, Any], title: str) -> EmPlotter:
     return plotter
 
 
+def plot_sizes(sizes: Sequence[int], title: str) -> EmPlotter:
+    """Particles of each class."""
+    plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
+    frame = plotter.createSubPlot(title, "number", "particles")
+    frame.bar_label(frame.bar(range(1, len(sizes) + 1), sizes, 0.75), fontsize=8)
+    frame.set_xticks(range(1, len(sizes) + 1))
+    return plotter
+
+
 def stacked(frame: Any, numbers: Sequence[int], values: dict[str, list[float]]) -> None:
     """Bars in layers, one for each name."""
     base = np.zeros(len(numbers))
     for name, heights in values.items():
         frame.bar(numbers, heights, 0.75, bottom=base, label=name)
         base += heights
+    frame.xaxis.set_major_locator(MaxNLocator(integer=True))
     frame.legend(fontsize=7)
 
 
 # -------------------------------------------------------------------------------------------- particles
 
-def plot_directions(matrices: np.ndarray, symmetry: str, title: str) -> EmPlotter:
-    """How many particles are seen from where, mates included, relative to an even distribution; matrices (N, 4, 4) or
-    (N, 3, 3). The title tells the efficiency."""
-    beams = coverage.with_mates(matrices[:, :3, 2], symmetry)
+def plot_directions(beams: np.ndarray, symmetry: str, title: str) -> EmPlotter:
+    """How many particles are seen from where, mates included, relative to an even distribution; beams (N, 3).
+
+    The title tells the efficiency.
+    """
+    beams = coverage.with_mates(beams, symmetry)
     longitudes, sines, density = coverage.view_density(beams)
     plotter = EmPlotter(windowTitle=title, figsize=(8, 4.8))
     whole = f"{title}\n{symmetry}, efficiency of the orientations {coverage.efficiency(beams):.2f} (1: even)"
@@ -256,22 +283,47 @@ def plot_histograms(values: dict[str, np.ndarray], title: str) -> EmPlotter:
     return plotter
 
 
+def plot_differences(found: convert.PoseDifferences, max_angle_deg: float, max_shift_a: float, title: str) -> EmPlotter:
+    """How far apart two alignments are: histograms, both differences together, and the share of particles below each."""
+    plotter = EmPlotter(x=2, y=2, mainTitle=title, windowTitle=title, figsize=(9, 7.6))
+    both = (("angle (degrees)", found.angle_deg, max_angle_deg), ("shift (A)", found.shift_a, max_shift_a))
+    for name, values, limit in both:
+        frame = plotter.createSubPlot("", name, "particles")
+        widest = max(np.quantile(values, 0.98), 1.2 * limit)
+        frame.hist(values, np.linspace(0, widest, BINS), color="C0", edgecolor="white", lw=0.3)
+        frame.axvline(np.median(values), color="C1", label=f"median {np.median(values):.3g}")
+        frame.axvline(limit, color="k", ls="--", lw=1, label=f"limit {limit:g}")
+        frame.legend(fontsize=8)
+    frame = plotter.createSubPlot("", "angle (degrees)", "shift (A)")
+    frame.loglog(found.angle_deg, found.shift_a, ".", ms=3, alpha=0.5)
+    frame.axvline(max_angle_deg, color="k", ls="--", lw=1)
+    frame.axhline(max_shift_a, color="k", ls="--", lw=1)
+    frame = plotter.createSubPlot("", "difference", "share of particles below")
+    for name, values, _ in both:
+        frame.semilogx(np.sort(values), np.arange(1, len(values) + 1) / len(values), label=name)
+    frame.grid(alpha=0.3)
+    frame.legend(fontsize=8)
+    return plotter
+
+
 def plot_gallery(pairs: gallery.Pairs, pixel_size_a: float, low_pass_a: float, title: str) -> EmPlotter:
     """Particles above their reprojections, from the best score to the worst."""
     columns = min(8, len(pairs.images))
     rows = -(-len(pairs.images) // columns)
-    whole = f"{title}\nparticles (to {low_pass_a:g} A) above their reprojections, by rank and score"
+    order = "in their order" if pairs.score is None else "by rank and score"
+    whole = f"{title}\nparticles (to {low_pass_a:g} A) above their reprojections, {order}"
     plotter = EmPlotter(x=2 * rows, y=columns, mainTitle=whole, windowTitle=title, figsize=(1.3 * columns, 2.9 * rows + 0.8))
     shown = {0: gallery.low_passed(pairs.images, low_pass_a, pixel_size_a), 1: pairs.reprojections}
     grid = plotter.figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for place, (rank, score) in enumerate(zip(pairs.rank, pairs.score)):
+    for place, rank in enumerate(pairs.rank):
         for below, images in shown.items():
             frame = grid[2 * (place // columns) + below][place % columns]
             limits = np.percentile(images[place], (1, 99))
             frame.imshow(images[place], cmap="gray", origin="lower", vmin=limits[0], vmax=limits[1])
-        grid[2 * (place // columns)][place % columns].set_title(f"{rank}: {score:.0f}", fontsize=7, pad=2)
+        label = f"{rank}" if pairs.score is None else f"{rank}: {pairs.score[place]:.0f}"
+        grid[2 * (place // columns)][place % columns].set_title(label, fontsize=7, pad=2)
     arranged(plotter, bottom=0.01, top=1 - 0.7 / (2.9 * rows + 0.8), left=0.01, right=0.99, wspace=0.04, hspace=0.12)
     return plotter
 

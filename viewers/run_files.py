@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import mrcfile
@@ -52,7 +53,15 @@ def existing(path: str) -> str:
     return path
 
 
-def read_voxels(path: str) -> np.ndarray:
-    """(n, n, n) of a map."""
-    with mrcfile.open(path, permissive=True) as mrc:
-        return np.asarray(mrc.data, dtype=np.float32)
+@dataclass(frozen=True)
+class DensityMap:
+    """voxels: (n, n, n) in (z, y, x) order."""
+
+    voxels: np.ndarray
+    pixel_size_a: float
+
+
+def read_map(path: str) -> DensityMap:
+    """A map that the engine wrote."""
+    with mrcfile.open(existing(path), permissive=True) as mrc:
+        return DensityMap(np.asarray(mrc.data, dtype=np.float32), float(mrc.voxel_size.x))

@@ -106,12 +106,12 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
 
 
 def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
-    """The starting map in the box and at the pixel size of the particles."""
+    """A map in the box and at the pixel size of the particles."""
     box, pixel = particles.box_px, particles.pixel_size_a
     same_pixel = abs(reference.pixel_size_a - pixel) <= SAME_PIXEL * pixel
     if same_pixel and reference.box_px == box:
         return Map(reference.voxels, pixel, reference.origin_a)
-    reporter.message(f"The starting map ({reference.box_px} px of {reference.pixel_size_a:g} A) is resampled to the "
+    reporter.message(f"The map ({reference.box_px} px of {reference.pixel_size_a:g} A) is resampled to the "
                      f"particles' {box} px of {pixel:g} A.")
     voxels = torch.from_numpy(np.ascontiguousarray(reference.voxels, dtype=np.float32))
     if not same_pixel:

@@ -299,3 +299,48 @@ def test_the_engine_was_asked_what_the_form_says(work):
     report = json.loads(Path(work.aligned._getRunPath(layout.RUN)).read_text())
     assert report["settings"]["target"] == {"resolution": 20.0, "symmetry": "C1", "alignment": "local"}
     assert report["settings"]["preprocess"]["diameter"] == 150.0
+
+
+# What each viewer draws, and how many axes that has: sliders and colour bars count.
+VIEWERS = {
+    "simulated": {"showSlices": 9, "showSurface": 2, "showDirections": 2, "showDefocus": 1, "showGallery": 16},
+    "aligned": {"showDirections": 2, "showScores": 2, "showClassSizes": 1, "showGallery": 16},
+    "compared": {"showDifferences": 4},
+    "reconstructed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showDirections": 2}}
+
+
+@pytest.fixture
+def viewers(work):
+    """The viewer that Scipion offers for each protocol, by the protocol's name here."""
+    from matplotlib import pyplot
+    found = {}
+    for name in VIEWERS:
+        protocol = getattr(work, name)
+        (kind,) = [one for one in pw.Config.getDomain().findViewers(protocol, pw.viewer.DESKTOP_TKINTER)
+                   if one.__name__.startswith("Swiftres")]
+        found[name] = kind(project=work.project)
+        found[name].setProtocol(protocol)
+    yield found
+    pyplot.close("all")
+
+
+def test_every_viewer_draws_its_pictures(viewers):
+    for name, pictures in VIEWERS.items():
+        viewer = viewers[name]
+        if "showGallery" in pictures:
+            viewer.galleryCount.set(8)
+        show = viewer._getVisualizeDict()
+        assert set(show) == {*pictures, "savePictures"}
+        for field, axes in pictures.items():
+            (view,) = show[field]()
+            assert hasattr(view, "figure"), f"{name} {field}: {getattr(view, '_msg', view)}"
+            assert len(view.figure.axes) == axes, (name, field)
+
+
+def test_the_limits_stand_in_the_picture_of_the_differences(work, viewers):
+    figure = viewers["compared"]._drawDifferences().figure
+    angles, shifts = figure.axes[:2]
+    assert {line.get_xdata()[0] for line in angles.lines} >= {work.compared.maxAngle.get()}
+    assert {line.get_xdata()[0] for line in shifts.lines} >= {work.compared.maxMove.get()}
+    below = figure.axes[3].lines[0]
+    assert below.get_ydata()[-1] == 1 and len(below.get_xdata()) == COUNT

@@ -179,9 +179,10 @@ def test_summary_and_methods_say_what_was_done(work):
     assert "Johnson" in "".join(protocol.citations())
 
 
-# Axes of each picture: sliders and colour bars count.
+# Axes of each picture: sliders and colour bars count. The engine makes a part of the last two.
 PICTURES = {"showSlices": 9, "showSurface": 2, "showFsc": 1, "showFscOfIterations": 1, "showCourse": 4, "showClassSizes": 1,
-            "showDirections": 2, "showScores": 4, "showGallery": 32}
+            "showDirections": 2, "showScores": 4}
+OF_THE_ENGINE = {"showGallery", "showLocalResolution"}
 
 
 @pytest.fixture
@@ -195,31 +196,51 @@ def viewer(work):
     plt.close("all")
 
 
-def test_viewer_draws_everything(work, viewer):
-    viewer.galleryCount.set(12)
+def test_viewer_draws_everything(viewer):
     show = viewer._getVisualizeDict()
     for name, axes in PICTURES.items():
         (view,) = show[name]()
         assert hasattr(view, "figure"), f"{name}: {getattr(view, '_msg', view)}"
         assert len(view.figure.axes) == axes, name
+
+
+def test_curves_of_all_kinds_stand_together(viewer):
+    viewer.curveKind.set(3)
+    (view,) = viewer._getVisualizeDict()["showFscOfIterations"]()
+    lines = [line for line in view.figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert len(lines) == 2 * 3  # iterations and kinds
+    np.testing.assert_allclose(lines[2].get_ydata(), viewer._curves(1)["unmasked"])
+
+
+def test_every_picture_is_saved(work, viewer):
+    viewer.galleryCount.set(6)
+    viewer.galleryLowPass.set(0.0)
+    (view,) = viewer._getVisualizeDict()["savePictures"]()
+    assert "not there" not in view._msg
+    folder = Path(work.protocol._getExtraPath("pictures"))
+    for name in {*PICTURES, *OF_THE_ENGINE}:
         for kind in ("png", "pdf"):
-            picture = work.folder / f"{name}.{kind}"
-            view.figure.savefig(picture)
-            assert picture.stat().st_size > 4000
+            assert (folder / f"{name.removeprefix('show').lower()}.{kind}").stat().st_size > 4000
+    local = Path(work.protocol._getExtraPath("viewer", "class1_half1_local", layout.LOCAL_RESOLUTION))
+    before = local.stat().st_mtime_ns
+    viewer._getVisualizeDict()["showLocalResolution"]()
+    assert local.stat().st_mtime_ns == before  # measured once
 
 
 def test_every_field_of_the_viewer_has_its_picture(viewer):
     from pyworkflow.protocol.params import LabelParam
     fields = {name for name, param in viewer._definition.iterAllParams() if isinstance(param, LabelParam)}
-    assert fields == set(viewer._getVisualizeDict()) - {"showChimera"}  # which is not installed here
+    assert fields - {"showChimera"} == set(viewer._getVisualizeDict()) - {"showChimera"}  # offered where it is installed
+    assert set(viewer._pictures()) == {*PICTURES, *OF_THE_ENGINE}
 
 
 def test_viewer_says_what_is_not_there(work, viewer):
     from pyworkflow.viewer import MessageView
 
     show = viewer._getVisualizeDict()
+    viewer.localResolutionFile.set("nowhere.mrc")
     (view,) = show["showLocalResolution"]()
-    assert isinstance(view, MessageView) and "local_resolution.mrc" in view._msg
+    assert isinstance(view, MessageView) and "nowhere.mrc" in view._msg
     for text in ("9", "1-x"):
         viewer.iterationList.set(text)
         (view,) = show["showFscOfIterations"]()
