@@ -57,7 +57,7 @@ class LocalResolutionPart:
     def _addLocalResolution(self, group) -> None:
         group.addParam("localResolutionFile", params.PathParam, default="", label="Local resolution map",
                        help="A map of the local resolution (A) in the box of the map, for example of the post-processing. "
-                            "Empty: the engine measures it from the half maps, once, which takes some seconds.")
+                            "Empty: the engine measures it from the half maps, once, which takes seconds to minutes.")
         group.addParam("showLocalResolution", params.LabelParam, label="Surface coloured by local resolution")
 
     def _localResolutionPictures(self) -> MakePictures:

@@ -162,8 +162,9 @@ def plot_fsc_of_iterations(found: dict[int, dict[str, list[float]]], kinds: Sequ
     return plotter
 
 
-def fsc_frame(title: str, highest: float) -> tuple[EmPlotter, Any]:
-    plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
+def fsc_frame(title: str, highest: float, columns: int = 1) -> tuple[EmPlotter, Any]:
+    """A figure whose first frame, of `columns` in a row, is for curves up to the frequency `highest` (1/A)."""
+    plotter = EmPlotter(x=1, y=columns, windowTitle=title, figsize=(7 * columns, 5))
     frame = plotter.createSubPlot(title, "resolution (A)", "FSC")
     frame.axhline(THRESHOLD, color="k", ls="--", lw=0.8)
     frame.text(0.995 * highest, THRESHOLD + 0.01, f"{THRESHOLD}", fontsize=7, ha="right")
@@ -171,6 +172,40 @@ def fsc_frame(title: str, highest: float) -> tuple[EmPlotter, Any]:
     frame.set_ylim(-0.1, 1.05)
     _label_frequencies(frame, highest)
     return plotter, frame
+
+
+def plot_guinier(table: dict[str, list[float]], line: dict[str, Any], b_factor_a2: float) -> EmPlotter:
+    """Logarithm of the amplitudes against squared frequency, and the fitted line (slope_a2, intercept) where there is one."""
+    title = f"Guinier plot, B-factor {b_factor_a2:.0f} A^2"
+    plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
+    frame = plotter.createSubPlot(title, "squared frequency (1/A^2)", "ln of the amplitude")
+    square, amplitude = np.array(table["square_frequency"]), np.array(table["log_amplitude"])
+    fitted = np.array(table["fitted"]) > 0
+    frame.plot(square, amplitude, "o-", color="0.6", ms=3, label="amplitudes, weighted by the FSC")
+    if fitted.any():
+        frame.plot(square[fitted], amplitude[fitted], "o", color="C0", ms=4, label="fitted")
+        frame.plot(square[fitted], line["intercept"] + line["slope_a2"] * square[fitted], color="C1",
+                   label=f"slope {line['slope_a2']:.1f} A^2")
+    frame.legend(fontsize=8)
+    frame.grid(alpha=0.3)
+    return plotter
+
+
+def plot_directional(curves: dict[str, list[float]], directions: dict[str, list[float]], title: str) -> EmPlotter:
+    """The FSC in cones: its mean, spread and extremes; and the resolution (A) of each direction on the sphere."""
+    plotter, frame = fsc_frame(title, curves["frequency"][-1], columns=2)
+    frequency, mean, deviation = (np.array(curves[name]) for name in ("frequency", "mean", "deviation"))
+    frame.fill_between(frequency, curves["lowest"], curves["highest"], color="C0", alpha=0.15, label="all directions")
+    frame.fill_between(frequency, mean - deviation, mean + deviation, color="C0", alpha=0.3, label="standard deviation")
+    frame.plot(frequency, mean, color="C0", label="mean")
+    frame.legend(fontsize=8)
+    x, y, z, found = (np.array(directions[name]) for name in ("x", "y", "z", "resolution_a"))
+    sphere = plotter.createSubPlot("where the FSC falls to 0.5 (A)", "", "", projection="mollweide")
+    both = np.concatenate([np.arctan2(y, x), np.arctan2(-y, -x)]), np.concatenate([np.arcsin(z), np.arcsin(-z)])
+    shown = sphere.scatter(*both, c=np.tile(found, 2), s=12, cmap="turbo")  # a direction is its opposite too
+    plotter.figure.colorbar(shown, ax=sphere, shrink=0.6)
+    sphere.tick_params(labelsize=6)
+    return plotter
 
 
 def plot_course(record: dict[str, Any], title: str) -> EmPlotter:

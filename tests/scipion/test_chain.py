@@ -306,7 +306,9 @@ VIEWERS = {
     "simulated": {"showSlices": 9, "showSurface": 2, "showDirections": 2, "showDefocus": 1, "showGallery": 16},
     "aligned": {"showDirections": 2, "showScores": 2, "showClassSizes": 1, "showGallery": 16},
     "compared": {"showDifferences": 4},
-    "reconstructed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showDirections": 2}}
+    "reconstructed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showDirections": 2},
+    "processed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showGuinier": 1,
+                  "showDirectional": 3, "showDirections": 2}}
 
 
 @pytest.fixture
