@@ -266,6 +266,15 @@ def plot_class_sizes(record: dict[str, Any], title: str) -> EmPlotter:
     return plotter
 
 
+def plot_evidence(evidence: Sequence[float], title: str) -> EmPlotter:
+    """Mean log-likelihood of a particle, relative to an empty image, at each step of a search."""
+    plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
+    frame = plotter.createSubPlot(title, "step", "evidence of a particle")
+    frame.plot(range(1, len(evidence) + 1), evidence)
+    frame.grid(alpha=0.3)
+    return plotter
+
+
 def plot_sizes(sizes: Sequence[int], title: str) -> EmPlotter:
     """Particles of each class."""
     plotter = EmPlotter(windowTitle=title, figsize=(7, 5))

@@ -306,18 +306,20 @@ VIEWERS = {
     "simulated": {"showSlices": 9, "showSurface": 2, "showDirections": 2, "showDefocus": 1, "showGallery": 16},
     "aligned": {"showDirections": 2, "showScores": 2, "showClassSizes": 1, "showGallery": 16},
     "compared": {"showDifferences": 4},
+    "models": {"showSlices": 9, "showSurface": 2, "showEvidence": 1, "showClassSizes": 1, "showDirections": 2,
+               "showGallery": 16},
     "reconstructed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showDirections": 2},
     "processed": {"showSlices": 9, "showSurface": 2, "showLocalResolution": 3, "showFsc": 1, "showGuinier": 1,
                   "showDirectional": 3, "showDirections": 2}}
 
 
 @pytest.fixture
-def viewers(work):
+def viewers(work, models):
     """The viewer that Scipion offers for each protocol, by the protocol's name here."""
     from matplotlib import pyplot
     found = {}
     for name in VIEWERS:
-        protocol = getattr(work, name)
+        protocol = models if name == "models" else getattr(work, name)
         (kind,) = [one for one in pw.Config.getDomain().findViewers(protocol, pw.viewer.DESKTOP_TKINTER)
                    if one.__name__.startswith("Swiftres")]
         found[name] = kind(project=work.project)
