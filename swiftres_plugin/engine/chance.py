@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.stages.noise import shell_means
 from swiftres_plugin.engine.stages.preprocess import group_transforms
-from swiftres_plugin.engine.stages.trust import probability_of_particle
+from swiftres_plugin.engine.stages.trust import LEAST_CHANCE, probability_of_particle
 from swiftres_plugin.settings import PreprocessSettings
 
-NOISE_IMAGES = 200  # of each half, that tell what likelihood chance gives
+FEW_IMAGES = 40  # of noise, of each half, that tell whether any particle fits as badly
+NOISE_IMAGES = 120  # of each half, that tell what likelihood chance gives
 MOST_TAKEN = 2.0  # factor by which fits may have lowered the power of noise
 
 
@@ -24,8 +25,8 @@ def trusted(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
             noises: Sequence[np.ndarray], diameter_a: float) -> np.ndarray | None:
     """(N,) probability that each image shows the particle, found anew by iterations that search; None while unknown.
 
-    Chance is what images of noise find against the references of each half, in the same search. Images that count in
-    those references gain by it: at first the share of chance is therefore underrated, and fewer are left out.
+    Images that count in the references gain by it: at first the share of chance is therefore underrated, and fewer are
+    left out. `noises`: what the maps left of the images of each half.
     """
     if not plan.exhaustive or plan.share < 1 or state.number == 0:
         return state.trust
@@ -33,28 +34,47 @@ def trusted(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
     with engine.timed("chance"):
         for h in (0, 1):
             rows = np.flatnonzero(state.half == h)
-            chance = by_chance(engine, state, h, rows[:: max(1, len(rows) // NOISE_IMAGES)], plan, noises[h], diameter_a)
-            found[rows] = probability_of_particle(assignment.log_likelihood[rows], chance)
+            chance = Chance(engine, state, h, plan, diameter_a)
+            found[rows] = chance.probability_of_particle(rows, assignment.log_likelihood[rows], noises[h])
     return found
 
 
-def by_chance(engine: Engine, state: RefinementState, h: int, rows: np.ndarray, plan: IterationPlan, noise: np.ndarray,
-              diameter_a: float) -> np.ndarray:
-    """Log-likelihoods that images of noise, with the optics of `rows`, find against the maps of half `h`.
+@dataclass(frozen=True, eq=False, slots=True)
+class Chance:
+    """What images of noise find against the references of half `h` of a state, in the search of `plan`."""
 
-    `noise` is what the maps left of the images. Fits take a part of the noise away; how much is seen on images of noise,
-    and made good in those that count.
-    """
-    references = [c.references[h] for c in state.classes]
+    engine: Engine
+    state: RefinementState
+    h: int
+    plan: IterationPlan
+    diameter_a: float
 
-    def aligned(power: np.ndarray) -> tuple[Engine, Assignment]:
-        blank = noise_images(engine.spectra, rows, power, engine.settings.preprocess, engine.settings.compute.seed + h)
-        aside = replace(engine.silent(), spectra=blank)
-        return aside, align_classes(aside, references, state.noise[h], np.arange(len(rows)), plan, None, diameter_a, "")
+    def probability_of_particle(self, rows: np.ndarray, likelihood: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """That of each image at `rows`, of these likelihoods. `noise` (groups, S) is what the maps left of them.
 
-    aside, found = aligned(noise)
-    left = residual_noise(aside, references, np.arange(len(rows)), found)
-    return aligned(noise * np.clip(noise / left, 1, MOST_TAKEN))[1].log_likelihood
+        A few images of noise tell whether it is worth asking more, and how much of the noise fits take away, which is made
+        good in those that count.
+        """
+        few = rows[:: max(1, len(rows) // FEW_IMAGES)]
+        blank, found = self.aligned(few, noise)
+        if np.mean(likelihood < np.quantile(found.log_likelihood, 0.95)) < LEAST_CHANCE / 2:
+            return np.ones(len(rows))
+        left = residual_noise(blank, self.references, np.arange(len(few)), found)
+        some = rows[:: max(1, len(rows) // NOISE_IMAGES)]
+        chance = self.aligned(some, noise * np.clip(noise / left, 1, MOST_TAKEN))[1].log_likelihood
+        return probability_of_particle(likelihood, chance)
+
+    @property
+    def references(self) -> list[torch.Tensor]:
+        return [one.references[self.h] for one in self.state.classes]
+
+    def aligned(self, rows: np.ndarray, noise: np.ndarray) -> tuple[Engine, Assignment]:
+        """An engine over images of noise with the optics of `rows`, and what their alignment finds."""
+        settings = self.engine.settings
+        blank = noise_images(self.engine.spectra, rows, noise, settings.preprocess, settings.compute.seed + self.h)
+        aside = replace(self.engine.silent(), spectra=blank)
+        return aside, align_classes(aside, self.references, self.state.noise[self.h], np.arange(len(rows)), self.plan, None,
+                                    self.diameter_a, "")
 
 
 def noise_images(spectra: Spectra, rows: np.ndarray, noise: np.ndarray, settings: PreprocessSettings, seed: int) -> Spectra:
