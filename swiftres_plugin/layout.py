@@ -16,6 +16,13 @@
       run.json                 settings, versions, device, resolution, seconds per stage, peak memory
       report.html              all of it as one page for a browser
 
+    RUN/ of `swiftres classify2d`
+      classes.mrcs             averages, the largest class first
+      classes.star             share, accuracy and resolution of each class
+      particles.star           class, in-plane angle, origin and scores of each particle
+      classes.png              contact sheet
+      settings.json  progress.jsonl  run.json
+
     FOLDER/ of `swiftres postprocess`
       postprocess.json         every figure, and what it was made of
       map_sharpened.mrc  local_resolution.mrc  mask.mrc (when none was given)
@@ -39,6 +46,9 @@ STATE = "state.json"
 ARRAYS = "arrays.npz"
 PARTICLES = "particles.star"
 SLICES = "slices.png"
+CLASSES = "classes.mrcs"
+CLASS_TABLE = "classes.star"
+CONTACT_SHEET = "classes.png"
 POSTPROCESS = "postprocess.json"
 MAP_SHARPENED = "map_sharpened.mrc"
 LOCAL_RESOLUTION = "local_resolution.mrc"

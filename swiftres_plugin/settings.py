@@ -238,6 +238,41 @@ class InitialModelSettings:
 
 
 @dataclass(frozen=True)
+class ClassSettings:
+    """How particles are parted into classes of one view."""
+
+    classes: int = choice(
+        0, "Class averages to find. 0 takes one for 40 particles, but from 5 to 50. Views and junk share them: too many cost "
+        "time, too few blur views together.", minimum=0, maximum=1000)
+    finest_resolution: float = choice(
+        10.0, "Finest resolution at which particles are compared with averages. Finer detail still shows in the averages; it "
+        "does not decide where particles go.", unit="A", minimum=3.0)
+    max_offset: float = choice(
+        0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.", unit="A",
+        minimum=0.0)
+    coarsest_resolution: float = choice(
+        40.0, "Resolution at which the search for classes begins.", unit="A", minimum=4.0, advanced=True)
+    search_resolution: float = choice(
+        20.0, "Resolution at which it ends: the finest at which every class is compared at every rotation and shift. What "
+        "is finer refines the likeliest few.", unit="A", minimum=4.0, advanced=True)
+    steps: int = choice(60, "Steps of the search, each on other particles.", minimum=5, maximum=1000, advanced=True)
+    batch: int = choice(
+        0, "Particles of a step; 0 takes 10 for each class, at least 200.", minimum=0, maximum=100000, advanced=True)
+    passes: int = choice(
+        3, "Passes over all particles after the search, with poses refined and classes chosen among the likeliest few.",
+        minimum=1, maximum=25, advanced=True)
+
+
+@dataclass(frozen=True)
+class Classify2dSettings:
+    """All settings of `swiftres classify2d`."""
+
+    classification: ClassSettings = ClassSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+@dataclass(frozen=True)
 class TargetSettings:
     """What particles are aligned to, and how."""
 

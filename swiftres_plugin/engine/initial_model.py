@@ -105,15 +105,15 @@ def likeness(models: Models) -> float:
 def followed(engine: Engine, models: Models, settings: ModelSettings, numbers: range,
              generator: np.random.Generator) -> Models:
     """The models after the steps of these numbers."""
-    for number, rows in zip(numbers, samples(len(engine.spectra), settings, generator)):
+    for number, rows in zip(numbers, samples(len(engine.spectra), settings.batch, generator)):
         models = stepped(engine, models, plan_step(engine, models, settings, number / settings.steps, generator), rows)
         engine.reporter.advance(1)
     return models
 
 
-def samples(count: int, settings: ModelSettings, generator: np.random.Generator) -> Iterator[np.ndarray]:
+def samples(count: int, batch: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Rows of one step after another, ascending: all particles in a random order, then all in another, without end."""
-    size = min(settings.batch, count)
+    size = min(batch, count)
     waiting = np.empty(0, dtype=np.int64)
     while True:
         if len(waiting) < size:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, symmetry_operators
 from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages.preprocess import load_spectra
-from swiftres_plugin.settings import InitialModelSettings, ModelSettings, RefineSettings, from_flat
+from swiftres_plugin.settings import InitialModelSettings, RefineSettings, from_flat
 
 MIRROR = np.diag([1.0, 1.0, -1.0])
 
@@ -80,7 +79,7 @@ def test_a_map_keeps_its_slices_in_the_particles_box():
 
 
 def test_every_particle_is_sampled_before_any_comes_twice():
-    drawn = list(itertools.islice(samples(50, replace(ModelSettings(), batch=20), np.random.default_rng(1)), 4))
+    drawn = list(itertools.islice(samples(50, 20, np.random.default_rng(1)), 4))
     assert [len(rows) for rows in drawn] == [20] * 4
     assert len(np.unique(np.concatenate(drawn[:2]))) == 40 and len(np.unique(np.concatenate(drawn[2:]))) == 40
     assert all(np.all(np.diff(rows) > 0) for rows in drawn)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from swiftres_plugin.engine.data.classes import ClassAverages
 from swiftres_plugin.engine.data.maps import Fsc, Map
 from swiftres_plugin.engine.data.quality import Coverage, DirectionalFsc, Guinier
 
@@ -117,6 +118,25 @@ def draw_views(path: Path, found: Coverage) -> None:
         _sphere(figure, found.views, found.share * area, f"Views: efficiency {found.efficiency:.2f}",
                 "particles relative to even views", 9)
     _drawn(path, (7, 4), draw)
+
+
+def draw_classes(path: Path, averages: ClassAverages) -> None:
+    """The averages in rows, each on its own grey scale, with number, particles and resolution."""
+    columns = min(10, len(averages))
+    rows = -(-len(averages) // columns)
+
+    def draw(figure: Figure) -> None:
+        frames = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+        for frame in frames:
+            frame.set_axis_off()
+        for number, (frame, image) in enumerate(zip(frames, averages.images)):
+            resolution_a = averages.resolution_a[number]
+            fine = f", {resolution_a:.1f} Å" if np.isfinite(resolution_a) else ""
+            frame.imshow(image, cmap="gray", origin="lower", interpolation="bilinear",
+                         vmin=np.percentile(image, 0.5), vmax=np.percentile(image, 99.8))
+            title = f"{number + 1}: {averages.size[number]}{fine}"
+            frame.set_title(title, fontsize=7, loc="center", fontweight="normal", pad=2)
+    _drawn(path, (1.25 * columns, 1.42 * rows), draw)
 
 
 def _sphere(figure: Any, directions: np.ndarray, values: np.ndarray, title: str, label: str, size: float) -> None:

@@ -31,10 +31,36 @@ def spectra_at(images: torch.Tensor, wave: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def images_from(spectra: torch.Tensor, wave: torch.Tensor, box_px: int) -> torch.Tensor:
+    """Images (B, n, n) whose orthonormal transform is the sum of `spectra` (B, L) at `wave` (L, 2) and their conjugates.
+
+    The adjoint of `spectra_at` on real images, times two: with half planes of values times the area that each stands for
+    it is the inverse transform.
+    """
+    size = OVERSAMPLING * box_px
+    first, weight_x, weight_y = _neighbours(wave * OVERSAMPLING)
+    grid = torch.zeros((len(spectra), size * size), dtype=spectra.dtype, device=spectra.device)
+    for down in range(WIDTH):
+        row = (first[:, 1] + down) % size * size
+        for across in range(WIDTH):
+            share = weight_y[:, down] * weight_x[:, across]
+            grid.index_add_(1, row + (first[:, 0] + across) % size, spectra * share)
+    images = torch.fft.ifft2(grid.view(-1, size, size), norm="forward").real * (2 / box_px)
+    lead = size // 2 - box_px // 2
+    inner = torch.fft.fftshift(images, dim=(-2, -1))[:, lead:lead + box_px, lead:lead + box_px]
+    fall_off = _fall_off(box_px, spectra.device)
+    return inner / (fall_off[:, None] * fall_off[None, :]).to(inner)
+
+
+def _fall_off(box_px: int, device: torch.device) -> torch.Tensor:
+    """(n,) what interpolation does to an image along each axis."""
+    return _kernel_transform((torch.arange(box_px, device=device) - box_px // 2) / (OVERSAMPLING * box_px))
+
+
 def _padded_transform(images: torch.Tensor) -> torch.Tensor:
     """Transforms (B, 2n, 2n) of images whose fall-off by the interpolation is taken out beforehand."""
     n = images.shape[-1]
-    fall_off = _kernel_transform((torch.arange(n, device=images.device) - n // 2) / (OVERSAMPLING * n))
+    fall_off = _fall_off(n, images.device)
     prepared = images / (fall_off[:, None] * fall_off[None, :]).to(images)
     lead = OVERSAMPLING * n // 2 - n // 2
     padded = torch.nn.functional.pad(prepared, (lead, OVERSAMPLING * n - n - lead) * 2)
