@@ -1,5 +1,6 @@
 """Protocols; Scipion lists the classes imported here."""
 from swiftres_plugin.protocols.protocol_align import ProtSwiftresAlign
+from swiftres_plugin.protocols.protocol_classify2d import ProtSwiftresClassify2D
 from swiftres_plugin.protocols.protocol_compare import ProtSwiftresCompare
 from swiftres_plugin.protocols.protocol_initial_model import ProtSwiftresInitialModel
 from swiftres_plugin.protocols.protocol_postprocess import ProtSwiftresPostprocess
@@ -7,5 +8,5 @@ from swiftres_plugin.protocols.protocol_reconstruct import ProtSwiftresReconstru
 from swiftres_plugin.protocols.protocol_refine import ProtSwiftres
 from swiftres_plugin.protocols.protocol_simulate import ProtSwiftresSimulate
 
-__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresCompare", "ProtSwiftresInitialModel", "ProtSwiftresPostprocess",
-           "ProtSwiftresReconstruct", "ProtSwiftresSimulate"]
+__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresClassify2D", "ProtSwiftresCompare", "ProtSwiftresInitialModel",
+           "ProtSwiftresPostprocess", "ProtSwiftresReconstruct", "ProtSwiftresSimulate"]

@@ -4,6 +4,8 @@ Poses. Scipion keeps a 4x4 matrix M with x_image = inv(M) x_volume, in pixels ab
 and origins (o, in pixels) and R = Rz(rot) Ry(tilt) Rz(psi), the image_to_volume matrix of `docs/conventions.md`:
 
     M = [ R | R (o_x, o_y, 0) ]
+
+Alignment in the plane is the same with rot = tilt = 0: M carries an image onto the average of its class.
 """
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Viewers; Scipion lists the classes imported here."""
 from swiftres_plugin.viewers.viewer_align import SwiftresAlignViewer
+from swiftres_plugin.viewers.viewer_classify2d import SwiftresClassesViewer
 from swiftres_plugin.viewers.viewer_compare import SwiftresCompareViewer
 from swiftres_plugin.viewers.viewer_initial_model import SwiftresInitialModelViewer
 from swiftres_plugin.viewers.viewer_postprocess import SwiftresPostprocessViewer
@@ -8,5 +9,6 @@ from swiftres_plugin.viewers.viewer_refine import SwiftresViewer
 from swiftres_plugin.viewers.viewer_simulate import SwiftresSimulateViewer
 from swiftres_plugin.viewers.viewer_volume import SwiftresVolumeViewer
 
-__all__ = ["SwiftresAlignViewer", "SwiftresCompareViewer", "SwiftresInitialModelViewer", "SwiftresPostprocessViewer",
-           "SwiftresReconstructViewer", "SwiftresSimulateViewer", "SwiftresViewer", "SwiftresVolumeViewer"]
+__all__ = ["SwiftresAlignViewer", "SwiftresClassesViewer", "SwiftresCompareViewer", "SwiftresInitialModelViewer",
+           "SwiftresPostprocessViewer", "SwiftresReconstructViewer", "SwiftresSimulateViewer", "SwiftresViewer",
+           "SwiftresVolumeViewer"]

@@ -13,7 +13,7 @@ from operator import add
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.align import Engine, image_noise
 from swiftres_plugin.engine.class_search import (
     average_rings,
     bytes_to_share,
@@ -102,7 +102,8 @@ def conclude(engine: Engine, whole: Engine, search: ClassSearch, settings: Class
         averages = average_rings(engine, found.numerator.sum(1), found.weight.sum(1), band, ratio)
         noise = with_shells(noise, noise_power(found.residual))
     placements = placements_of(placings, torch.cat(found.deviation))
-    sums = summed(whole, noise, placings, half, len(averages))
+    everywhere = with_shells(image_noise(whole, np.arange(len(half))), noise)  # hardly any signal lies past the passes' rings
+    sums = summed(whole, everywhere, placings, half, len(averages))
     return by_size(averaged(whole, sums, placements), placements)
 
 

@@ -46,8 +46,8 @@ def engines(source: ArraySource, settings: Classify2dSettings, workers: int = 2)
 
 
 def classified(source: ArraySource, workers: int = 2, **choices) -> tuple[ClassAverages, Placements]:
-    settings = from_flat({"classes": 5, "diameter": 100.0, "max_offset": 10.0, "coarsest_resolution": 40.0, "steps": 15,
-                          "search_resolution": 24.0, "finest_resolution": 14.0, "batch": 60, "passes": 2, **choices},
+    settings = from_flat({"classes": 5, "diameter": 100.0, "max_offset": 10.0, "coarsest_resolution": 40.0, "steps": 25,
+                          "search_resolution": 16.0, "finest_resolution": 14.0, "batch": 60, "passes": 2, **choices},
                          Classify2dSettings)
     engine, whole = engines(source, settings, workers)
     search = find_classes(engine, settings.classification)
@@ -56,7 +56,7 @@ def classified(source: ArraySource, workers: int = 2, **choices) -> tuple[ClassA
 
 @pytest.fixture(scope="module")
 def found():
-    source, view = set_of_views(noise=1.5, groups=2)
+    source, view = set_of_views(noise=1.0, groups=2)
     return source, view, *classified(source)
 
 

@@ -26,7 +26,8 @@ from swiftres_plugin.protocols import form as settings_form  # noqa: E402
 SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
 COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
             "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
-            "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model"}
+            "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model",
+            "ProtSwiftresClassify2D": "classify2d"}
 # Where parameters that are no settings go.
 FILES = {"inputParticles": "particles", "inputVolumes": "reference", "mask": "mask", "useGpu": "device", "gpuList": "device",
          "numberOfThreads": "threads"}
@@ -56,7 +57,7 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
         "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process",
-        "initial model"}
+        "initial model", "2D classification"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -83,6 +84,7 @@ def test_the_tree_of_protocols_has_an_entry():
         for path, names in walked(section, ()):
             found.setdefault(path, []).extend(names)
     assert found == {
+        ("2D", "Classify"): ["ProtSwiftresClassify2D"],
         ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
         ("3D", "Initial volume"): ["ProtSwiftresInitialModel"], ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
