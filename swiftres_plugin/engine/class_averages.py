@@ -211,7 +211,7 @@ def summed(whole: Engine, noise: np.ndarray, placings: Placings, half: np.ndarra
     """(K, 2, 3, 2k+1, k+1) completed sums of the halves of every class, all frequencies."""
     band = whole.spectra.band.to(whole.device)
     halves = torch.from_numpy(half).to(whole.device)
-    size = empty_planes(2 * classes, band.last_shell, "meta").nbytes
+    size = 2 * classes * empty_planes(1, band.last_shell).nbytes
     whole.reporter.stage("averages", len(whole.spectra))
 
     def of_share(share: np.ndarray) -> torch.Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from other_device import CPU, OTHER, other_device
 from scipy.spatial.transform import Rotation
 from synthetic import Phantom, described, images_of
 
@@ -36,20 +37,22 @@ def set_of_views(noise: float, groups: int = 1) -> tuple[ArraySource, np.ndarray
     return ArraySource(particles, images_of(Phantom(), particles, noise)), view
 
 
-def engines(source: ArraySource, settings: Classify2dSettings, workers: int = 2) -> tuple[Engine, Engine]:
+def engines(source: ArraySource, settings: Classify2dSettings, workers: int = 2,
+            device: torch.device = CPU) -> tuple[Engine, Engine]:
     """For the search, in its small box, and for the averages."""
-    compute = Compute(torch.device("cpu"), workers, 1 << 32)
+    compute = Compute(device, workers, 1 << 32)
     spectra = load_spectra(source, settings.preprocess, compute, SilentReporter(), Path("unused"))
     shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
     whole = Engine(spectra, compute, np.eye(3)[None], shared, SilentReporter())
     return replace(whole, spectra=coarse_spectra(spectra, settings.classification.finest_resolution)), whole
 
 
-def classified(source: ArraySource, workers: int = 2, **choices) -> tuple[ClassAverages, Placements]:
+def classified(source: ArraySource, workers: int = 2, device: torch.device = CPU,
+               **choices) -> tuple[ClassAverages, Placements]:
     settings = from_flat({"classes": 5, "diameter": 100.0, "max_offset": 10.0, "coarsest_resolution": 40.0, "steps": 25,
                           "search_resolution": 16.0, "finest_resolution": 14.0, "batch": 60, "passes": 2, **choices},
                          Classify2dSettings)
-    engine, whole = engines(source, settings, workers)
+    engine, whole = engines(source, settings, workers, device)
     search = find_classes(engine, settings.classification)
     return conclude(engine, whole, search, settings.classification, np.arange(len(source.images)) % 2)
 
@@ -113,6 +116,18 @@ def test_one_worker_finds_what_two_find(found):
     again, places = classified(source, workers=1)
     assert (places.class_id == placements.class_id).mean() > 0.97
     np.testing.assert_allclose(again.size, averages.size, atol=4)
+
+
+def test_a_classification_stays_on_its_device():
+    """No operation mixes devices (other_device.py), and the other device finds what the processor finds."""
+    source, _ = set_of_views(noise=0.5, groups=2)
+    source = ArraySource(source.particles.take(np.arange(30)), source.images[:30])
+    few = {"classes": 3, "steps": 5, "batch": 20, "passes": 1}
+    expected, places = classified(source, workers=1, **few)
+    with other_device():
+        averages, found = classified(source, workers=1, device=OTHER, **few)
+    assert (found.class_id == places.class_id).mean() > 0.9
+    np.testing.assert_allclose(averages.size, expected.size, atol=3)
 
 
 def test_crowded_classes_pay_at_first_and_not_at_last():

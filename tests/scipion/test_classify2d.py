@@ -84,6 +84,14 @@ def test_representatives_are_the_averages(work):
     assert found.getSize() == CLASSES == len(images) and found.getDim()[0] == phantom.BOX_PX
 
 
+def unround(image: np.ndarray) -> np.ndarray:
+    """(P,) pixels inside the particle less the mean of their ring: what shows a wrong rotation."""
+    axis = np.arange(phantom.BOX_PX) - phantom.BOX_PX // 2
+    ring = np.hypot(axis[:, None], axis[None]).round().astype(int)
+    means = np.bincount(ring.ravel(), image.ravel()) / np.bincount(ring.ravel())
+    return (image - means[ring])[ring < 13]
+
+
 def test_the_matrix_carries_a_particle_onto_its_average(work):
     """x_average = M x_particle, in pixels about the centre: the mean of the particles so moved resembles the average."""
     centre, total = phantom.BOX_PX // 2, np.zeros((phantom.BOX_PX,) * 2)
@@ -96,13 +104,9 @@ def test_the_matrix_carries_a_particle_onto_its_average(work):
         for back, sums in ((np.linalg.inv(matrix), total), (matrix, wrong)):
             turn = back[:2, :2][::-1, ::-1]  # from (x, y) to (row, column)
             sums += ndimage.affine_transform(image, turn, centre - turn @ [centre, centre] + back[:2, 3][::-1], order=1)
-    axis = np.arange(phantom.BOX_PX) - centre
-    inside = np.hypot(axis[:, None], axis[None]) < 14
-
-    def likeness(sums):
-        return np.corrcoef(sums[inside], averages(work)[0][inside])[0, 1]
-
-    assert likeness(total) > 0.7 and likeness(total) > likeness(wrong) + 0.1  # the CTF is still in the mean
+    average = unround(averages(work)[0])
+    right, other = (np.corrcoef(unround(sums), average)[0, 1] for sums in (total, wrong))
+    assert right > 0.5 and right > other + 0.25  # not 1: the CTF is still in the mean
 
 
 def test_summary_and_methods_have_numbers(work):

@@ -58,7 +58,7 @@ def half_correlation(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor
     """(K, S) correlation on shells 0..n//2 of the two images of each pair (K, 2, n, n) inside a window; 1 at the origin."""
     n = images.shape[-1]
     outside = 1 - window
-    level = (images * outside).sum((-2, -1), keepdim=True) / outside.sum()
+    level = (images * outside).sum((-2, -1), keepdim=True) / outside.sum().clamp(min=1e-6)
     first, second = torch.fft.rfft2((images - level) * window).unbind(1)
     axis = torch.fft.fftfreq(n, 1 / n, device=images.device)
     shell = torch.hypot(axis[:, None], axis[None, :n // 2 + 1].abs()).round().long().clamp(max=n // 2 + 1).flatten()
