@@ -12,6 +12,7 @@ from swiftres_plugin import convert
 from swiftres_plugin.protocols import (
     ProtSwiftres,
     ProtSwiftresAlign,
+    ProtSwiftresClassify2D,
     ProtSwiftresCompare,
     ProtSwiftresInitialModel,
     ProtSwiftresPostprocess,
@@ -40,7 +41,7 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
     """Draw the particle's circle on the images; the form takes its diameter in angstroms."""
 
     _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresInitialModel)]
+                                                  ProtSwiftresInitialModel, ProtSwiftresClassify2D)]
 
     def _getProvider(self, protocol):
         return self._getListProvider(protocol.inputParticles)
