@@ -13,7 +13,7 @@ from swiftres_plugin import settings
 ASKED_ELSEWHERE = ("device", "threads")
 INPUT = ("initial_resolution", "symmetry", "diameter", "alignment")
 SECTIONS = {"Refinement": ("schedule", "preprocess", "mask", "postprocess"),
-            "Search and computing": ("search", "polish", "reconstruct", "compute")}
+            "Search and computing": ("search", "polish", "reconstruct", "compute", "cluster", "stream")}
 
 
 def parameter_name(name: str) -> str:

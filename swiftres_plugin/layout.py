@@ -49,6 +49,7 @@ SLICES = "slices.png"
 CLASSES = "classes.mrcs"
 CLASS_TABLE = "classes.star"
 CONTACT_SHEET = "classes.png"
+CLUSTER = "cluster"  # folder that is there while other machines work for a run
 POSTPROCESS = "postprocess.json"
 MAP_SHARPENED = "map_sharpened.mrc"
 LOCAL_RESOLUTION = "local_resolution.mrc"

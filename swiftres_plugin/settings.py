@@ -174,6 +174,30 @@ class ComputeSettings:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """Workers on other machines."""
+
+    cluster: str = choice(
+        "", "Workers that hold and align the particles, by dask: 'local:N' processes on this machine, 'slurm:N' jobs (as in "
+        "slurm:8,queue=long,cores=16,memory=64GB), the HOST:PORT of a dask scheduler or its scheduler file. They read the "
+        "stacks from the shared file system. Empty works in this process.", advanced=True)
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Particles that are still being extracted."""
+
+    follow: bool = choice(
+        False, "Take in particles that are added to their STAR file while the refinement runs: new ones are searched against "
+        "the current map, those before them keep their poses and half sets. A search of all particles ends it.", advanced=True)
+    follow_idle: float = choice(
+        30.0, "With --follow: end when no particles were added for so long.", unit="minutes", minimum=0.0, advanced=True)
+    follow_until: int = choice(
+        0, "With --follow: end at so many particles; 0 sets no number. A file named as the STAR file with '.done' behind it "
+        "ends it too.", minimum=0, advanced=True)
+
+
+@dataclass(frozen=True)
 class RefineSettings:
     """All settings of `swiftres refine`, one branch per stage."""
 
@@ -185,6 +209,8 @@ class RefineSettings:
     mask: MaskSettings = MaskSettings()
     postprocess: PostprocessSettings = PostprocessSettings()
     compute: ComputeSettings = ComputeSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    stream: StreamSettings = StreamSettings()
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         return dataclasses.asdict(self)

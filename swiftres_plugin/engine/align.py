@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,10 +48,30 @@ RECALL_LEAST = 8  # but for so few particles
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
 
+NEVER = -np.inf  # log-likelihood of a particle that was not aligned yet
+PowerSums = list[tuple[np.ndarray, np.ndarray]]  # sums of power (groups, S) and numbers of particles (groups,), part by part
+
+
+class Cluster(Protocol):
+    """Processes elsewhere that hold the images of a run, and do what reads many of them; see the functions of these names."""
+
+    def image_power(self, engine: Engine, rows: np.ndarray) -> PowerSums: ...
+
+    def align_half(self, engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
+                   previous: Assignment | None, diameter_a: float, name: str) -> Assignment: ...
+
+    def unexplained(self, engine: Engine, reference: torch.Tensor, rows: np.ndarray, poses: Assignment) -> PowerSums: ...
+
+    def reconstruct_half(self, engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
+                         last_shell: int, share: np.ndarray | None) -> Accumulator: ...
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Engine:
-    """What every stage of a run shares: data, place of work, symmetry, and where to report."""
+    """What every stage of a run shares: data, place of work, symmetry, and where to report.
+
+    With a `cluster` the images lie there, and `spectra` reads the few that are needed here when they are asked for.
+    """
 
     spectra: Spectra
     compute: Compute
@@ -60,6 +81,7 @@ class Engine:
     user_mask: np.ndarray | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     recalls: list[Recall] = field(default_factory=list)
+    cluster: Cluster | None = None
 
     @property
     def device(self) -> torch.device:
@@ -332,12 +354,24 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
     """Poses of the particles at `rows` against `reference`: searched anew for the plan's share of them, else refined."""
     if previous is None and not plan.exhaustive:
         raise ValueError("local refinement needs poses to start from")
-    volume = engine.volume(reference, plan.last_shell)
+    if engine.cluster is not None:
+        return engine.cluster.align_half(engine, reference, noise, rows, plan, previous, diameter_a, name)
+    volume, searcher = engine.volume(reference, plan.last_shell), None
     anew = to_search(engine, rows, plan, previous)
-    parts = []
     if anew.any():
-        found = searched_candidates(engine, volume, noise, rows[anew], plan, previous, name)
-        parts.append(refine_rows(engine, volume, noise, rows[anew], plan, found, previous, diameter_a, name))
+        with engine.timed("gallery"):
+            searcher = prepare_search(engine, volume, noise, rows[anew], plan)
+    return align_rows(engine, volume, searcher, noise, rows, anew, plan, previous, diameter_a, name)
+
+
+def align_rows(engine: Engine, volume: torch.Tensor, searcher: Searcher | None, noise: np.ndarray, rows: np.ndarray,
+               anew: np.ndarray, plan: IterationPlan, previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
+    """Poses of the particles at `rows` against a Fourier volume: those `anew` by its `searcher`, the others refined."""
+    parts = []
+    if searcher is not None and anew.any():
+        found = searched_candidates(engine, volume, searcher, noise, rows[anew], plan, previous, name)
+        parts.append(refine_rows(engine, volume, noise, rows[anew], replace(plan, exhaustive=True), found, previous,
+                                 diameter_a, name))
     if previous is not None and not anew.all():
         found = given_candidates(previous, rows[~anew], engine.device)
         parts.append(refine_rows(engine, volume, noise, rows[~anew], replace(plan, exhaustive=False), found, previous,
@@ -349,10 +383,13 @@ def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows:
 def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment | None) -> np.ndarray:
     """Whether to search each of `rows` anew: all, none, or the plan's share that fits worst in each optics group.
 
-    Images that show no particle fit worst of all, and no search mends that.
+    Images that show no particle fit worst of all, and no search mends that. Particles that were never aligned are searched by
+    every plan.
     """
-    if not plan.exhaustive or previous is None or plan.share >= 1:
+    if previous is None or plan.exhaustive and plan.share >= 1:
         return np.full(len(rows), plan.exhaustive)
+    if not plan.exhaustive:
+        return previous.log_likelihood[rows] == NEVER
     group = engine.spectra.particles.optics_group[rows]
     likelihood = previous.log_likelihood[rows]
     shown = np.ones(len(rows), dtype=bool) if plan.trust is None else plan.trust[rows] > LEAST_TRUST
@@ -363,11 +400,9 @@ def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: A
     return anew
 
 
-def searched_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
-                        previous: Assignment | None, name: str) -> Candidates:
+def searched_candidates(engine: Engine, volume: torch.Tensor, searcher: Searcher, noise: np.ndarray, rows: np.ndarray,
+                        plan: IterationPlan, previous: Assignment | None, name: str) -> Candidates:
     """What the vector search finds for `rows`, and their last poses. Where poses are doubted, so are positions."""
-    with engine.timed("gallery"):
-        searcher = prepare_search(engine, volume, noise, rows, plan)
     known = previous is not None and plan.share >= 1
     centre = previous.shift_a if previous is not None and known else np.zeros((len(engine.spectra), 2))
     engine.reporter.stage(f"{name}: search", len(rows))
@@ -426,11 +461,16 @@ def residual_noise(engine: Engine, references: Sequence[torch.Tensor], rows: np.
     return noise_power(parts)
 
 
-def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
-                poses: Assignment) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Sums of the power that the reference leaves, and numbers of particles, batch by batch."""
+def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray, poses: Assignment) -> PowerSums:
+    """The power that the reference leaves of `rows` at their `poses`."""
+    if engine.cluster is not None:
+        return engine.cluster.unexplained(engine, reference, rows, poses)
+    return unexplained_by(engine, engine.volume(reference, engine.spectra.band.last_shell), rows, poses)
+
+
+def unexplained_by(engine: Engine, volume: torch.Tensor, rows: np.ndarray, poses: Assignment) -> PowerSums:
+    """The same for a Fourier volume, batch by batch."""
     whole = engine.spectra.band
-    volume = engine.volume(reference, whole.last_shell)
     groups = len(engine.spectra.particles.optics)
 
     def summing(place: Compute) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -450,6 +490,11 @@ def unexplained(engine: Engine, reference: torch.Tensor, rows: np.ndarray,
 
 def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
     """Noise power (groups, S) of the images themselves: what there is before anything is aligned."""
+    return noise_power(image_power(engine, rows) if engine.cluster is None else engine.cluster.image_power(engine, rows))
+
+
+def image_power(engine: Engine, rows: np.ndarray) -> PowerSums:
+    """The power of images, batch by batch."""
     whole = engine.spectra.band
     groups = len(engine.spectra.particles.optics)
 
@@ -458,7 +503,7 @@ def image_noise(engine: Engine, rows: np.ndarray) -> np.ndarray:
         return lambda part: power_sums(here.batch(part, band), groups)
 
     parts = engine.compute.batches(rows, len(whole) * IMAGE_BYTES)
-    return noise_power(engine.compute.spread(summing, parts))
+    return engine.compute.spread(summing, parts)
 
 
 def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
@@ -468,9 +513,11 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
     share: the weight of each particle, one if left out.
     """
     whole = engine.spectra.band
+    if engine.cluster is not None:
+        return engine.cluster.reconstruct_half(engine, noise, rows, poses, name, last_shell or whole.last_shell, share)
     band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
     draws = engine.settings.reconstruct.pose_samples
-    normal = _normal_numbers(draws, len(rows), engine.settings.compute.seed)
+    normal = _normal_numbers(draws, engine.spectra.particles.particle_id[rows], engine.settings.compute.seed)
     one_at_a_time = Lock()
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
@@ -497,9 +544,14 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
         return finished(first.cpu(), float(len(rows)))
 
 
-def _normal_numbers(draws: int, rows: int, seed: int) -> torch.Tensor:
-    """(draws, rows, 5) standard normal numbers in pairs of opposite sign; none for a single draw."""
-    half = np.random.default_rng([seed, 2]).standard_normal((draws // 2 + draws % 2 if draws > 1 else 0, rows, 5))
+def _normal_numbers(draws: int, particle_id: np.ndarray, seed: int) -> torch.Tensor:
+    """(draws, B, 5) standard normal numbers in pairs of opposite sign; none for a single draw.
+
+    A particle's numbers are its own, whichever others it is put into the map with.
+    """
+    pairs = draws // 2 + draws % 2 if draws > 1 else 0
+    everyone = np.random.default_rng([seed, 2]).standard_normal((particle_id.max(initial=-1) + 1, pairs, 5))
+    half = everyone[particle_id].swapaxes(0, 1)
     return torch.from_numpy(np.concatenate([half, -half])[:draws])
 
 

@@ -12,7 +12,7 @@ from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.stages.noise import shell_means
-from swiftres_plugin.engine.stages.preprocess import group_transforms
+from swiftres_plugin.engine.stages.preprocess import group_transforms, typical_defocus_a
 from swiftres_plugin.engine.stages.trust import LEAST_CHANCE, probability_of_particle
 from swiftres_plugin.settings import PreprocessSettings
 
@@ -72,7 +72,7 @@ class Chance:
         """An engine over images of noise with the optics of `rows`, and what their alignment finds."""
         settings = self.engine.settings
         blank = noise_images(self.engine.spectra, rows, noise, settings.preprocess, settings.compute.seed + self.h)
-        aside = replace(self.engine.silent(), spectra=blank)
+        aside = replace(self.engine.silent(), spectra=blank, cluster=None)
         return aside, align_classes(aside, self.references, self.state.noise[self.h], np.arange(len(rows)), self.plan, None,
                                     self.diameter_a, "")
 
@@ -83,9 +83,9 @@ def noise_images(spectra: Spectra, rows: np.ndarray, noise: np.ndarray, settings
     They pass the same window as the particles: what it makes neighbouring coefficients share is part of chance.
     """
     particles, band = spectra.particles.take(rows), spectra.band
-    transforms = group_transforms(particles, band, settings)
+    transforms = group_transforms(particles, band, settings, typical_defocus_a(spectra.particles))
     random = torch.Generator().manual_seed(seed)
-    values = torch.empty((len(rows), len(band), 2), dtype=spectra.values.dtype)
+    values = torch.empty((len(rows), len(band), 2), dtype=torch.float16)
     for g in np.unique(particles.optics_group):
         own = np.flatnonzero(particles.optics_group == g)
         box_px = particles.optics[g].box_px

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import (
+    NEVER,
     RESIDUAL_BYTES,
     Engine,
     align_classes,
@@ -288,9 +289,11 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
     """The record of an iteration that led from `state` to `after` and `classes`."""
     before, turn, move, changes = state.assignment, np.nan, np.nan, np.nan
     if before is not None:
-        turn = float(np.median(closest_mates(after.image_to_volume, before.image_to_volume, engine.operators)[1]))
-        move = float(np.median(np.linalg.norm(after.shift_a - before.shift_a, axis=1)))
-        changes = float(np.mean(after.class_id != before.class_id)) if state.number else np.nan
+        known = np.flatnonzero(before.log_likelihood != NEVER)
+        now, then = after.take(known), before.take(known)
+        turn = float(np.median(closest_mates(now.image_to_volume, then.image_to_volume, engine.operators)[1]))
+        move = float(np.median(np.linalg.norm(now.shift_a - then.shift_a, axis=1)))
+        changes = float(np.mean(now.class_id != then.class_id)) if state.number else np.nan
     sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
     recall = Recall.of_all(engine.recalls)

@@ -8,6 +8,8 @@ import platform
 import resource
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 
 import swiftres_plugin
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.align import Cluster, Engine
 from swiftres_plugin.engine.checks import (
     check_different,
     check_mask,
@@ -25,11 +27,14 @@ from swiftres_plugin.engine.checks import (
     check_reference,
     check_search,
 )
-from swiftres_plugin.engine.compute import open_compute
+from swiftres_plugin.engine.cluster import check_cluster, clustered
+from swiftres_plugin.engine.compute import Compute, open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.finish import sharpen_classes
+from swiftres_plugin.engine.follow import Stream, followed, with_new
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
@@ -44,7 +49,7 @@ from swiftres_plugin.engine.overfitting import Substitution, check_limit, figure
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.stages.index import faiss_problem
-from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.engine.stages.preprocess import load_spectra, typical_defocus_a
 from swiftres_plugin.errors import InputError, StateError
 from swiftres_plugin.settings import RefineSettings
 
@@ -79,6 +84,9 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     """Read metadata and maps and check everything that can be known before the work starts."""
     operators = open_symmetry(settings.schedule.symmetry)
     check_search(settings.search)
+    check_cluster(settings.cluster.cluster)
+    if settings.cluster.cluster and settings.stream.follow:
+        raise InputError("--follow works in one process", found="--cluster too", remedy="Leave out one of them.")
     particles = read_particles(inputs.particles)
     check_optics(particles.optics, inputs.particles)
     check_stacks(particles)
@@ -195,10 +203,19 @@ def open_run(output: Path, changes: dict[str, dict[str, object]],
     opened = open_inputs(inputs, settings, reporter)
     finished = layout.finished_iterations(output)
     state = load_state(finished[-1][1]) if finished else None
+    if state is not None and settings.stream.follow:
+        opened = as_before(opened, finished[-1][1])
     if state is not None and len(state.half) != len(opened.particles):
         raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, "
                          f"the run in {output} has {len(state.half)}")
     return opened, settings, state
+
+
+def as_before(opened: Opened, checkpoint: Path) -> Opened:
+    """The particles that the run had at its last checkpoint, in their order; those that came since are left for later."""
+    known = read_particles(str(checkpoint / layout.PARTICLES))
+    particles = with_new(known, opened.particles).take(np.arange(len(known)))
+    return replace(opened, particles=particles, source=MrcSource(particles))
 
 
 def carry_on(
@@ -208,16 +225,36 @@ def carry_on(
     reporter = TeeReporter(reporter)  # keeps the warnings for run.json
     warn_of_faiss(reporter)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
-    write_asked(opened.inputs, settings, output)
-    mask = None if opened.mask is None else opened.mask.voxels
-    engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
+    with images(opened, settings, compute, reporter, output) as (spectra, cluster):
+        write_asked(opened.inputs, settings, output)
+        mask = None if opened.mask is None else opened.mask.voxels
+        operators = open_symmetry(settings.schedule.symmetry)
+        engine = Engine(spectra, compute, operators, settings, reporter, mask, cluster=cluster)
+        carried(engine, opened, output, reporter, state, began)
+
+
+@contextmanager
+def images(opened: Opened, settings: RefineSettings, compute: Compute, reporter: Reporter,
+           output: Path) -> Iterator[tuple[Spectra, Cluster | None]]:
+    """The transforms of the images: read by this process, or by the workers of a cluster."""
+    if not settings.cluster.cluster:
+        scratch = Path(settings.compute.scratch or output)
+        yield load_spectra(opened.source, settings.preprocess, compute, reporter, scratch), None
+        return
+    with clustered(opened.particles, settings, compute, reporter, output) as found:
+        yield found
+
+
+def carried(engine: Engine, opened: Opened, output: Path, reporter: TeeReporter, state: RefinementState | None,
+            began: float) -> None:
+    """To the end of the run, with every state written."""
     if state is None:
-        state = start(engine, opened.references, mask)
+        state = start(engine, opened.references, engine.user_mask)
     else:  # what a kill may have kept from the top of the run
         publish(output / layout.iteration_name(state.number), state, opened, output)
-    for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
+    for engine, state in iterations(engine, opened, state, output):  # noqa: B020  (the generator keeps its own)
+        if len(engine.spectra) > len(opened.particles):
+            opened = replace(opened, particles=engine.spectra.particles, source=MrcSource(engine.spectra.particles))
         folder = save_state(output, state, with_poses(opened.particles, state))
         publish(folder, state, opened, output)
         tell(state, reporter)
@@ -226,6 +263,23 @@ def carry_on(
         write_json(output / layout.RUN, provenance(opened, state, engine, began, reporter.warnings))
     add_to_json(output / layout.RUN, finished_figures(opened, state, engine, output))
     conclude(state, output, reporter)
+
+
+def iterations(engine: Engine, opened: Opened, state: RefinementState,
+               output: Path) -> Iterator[tuple[Engine, RefinementState]]:
+    """Engine and state after each iteration; where particles are followed the engine holds more and more of them."""
+    settings = engine.settings
+    if not settings.stream.follow:
+        for state in refine(engine, state):  # noqa: B020  (the generator keeps its own)
+            yield engine, state
+        return
+    defocus_a, scratch = typical_defocus_a(opened.particles), Path(settings.compute.scratch or output)
+
+    def load(particles: Particles) -> Spectra:
+        return load_spectra(MrcSource(particles), settings.preprocess, engine.compute, engine.reporter, scratch, defocus_a)
+
+    stream = Stream(Path(opened.inputs.particles), settings.stream, engine.reporter, time.monotonic())
+    yield from followed(engine, state, stream, load)
 
 
 def finished_figures(opened: Opened, state: RefinementState, engine: Engine, output: Path) -> dict:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--mask", metavar="MAP", default="", help="solvent mask from 0 to 1, in the particles' box")
     files.add_argument("--output", metavar="RUN", help="new folder for the results")
     files.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped; of the settings only "
-                       "--iterations, --device, --threads, --memory and --scratch may be given anew")
+                       "--iterations, --device, --threads, --memory, --scratch, --cluster and --follow... may be given anew")
     files.add_argument("--database", metavar="FILE", default="",
                        help=f"SQLite file that keeps a record of every run, for 'swiftres runs' (default: the environment "
                        f"variable {layout.RUNS_VARIABLE}, else {layout.RUNS_DATABASE} beside RUN; 'none' keeps none)")
@@ -77,7 +77,7 @@ def _needed(args: argparse.Namespace, name: str) -> str:
 
 def _changes(args: argparse.Namespace) -> dict[str, dict[str, object]]:
     """What was given anew for a resumed run. Raises `InputError` for what may not change."""
-    allowed = {"iterations", "device", "threads", "memory", "scratch"}
+    allowed = {"iterations", "device", "threads", "memory", "scratch", "cluster", "follow", "follow_idle", "follow_until"}
     changes: dict[str, dict[str, object]] = {}
     for branch, leaf in leaves():
         if hasattr(args, leaf.name):

@@ -1,6 +1,7 @@
 """Particles as the stages see them: their transforms, resident for the whole refinement."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from swiftres_plugin.engine.data.search import Band
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Spectra:
-    """Transforms of N particles on a band, in half precision: values (N, L, 2), in memory or memory-mapped."""
+    """Transforms of N particles on a band, in half precision: values (N, L, 2), in memory, memory-mapped or on demand."""
 
     values: torch.Tensor
     band: Band
@@ -21,6 +22,54 @@ class Spectra:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+class RowsOnDemand:
+    """Stands for an array of `count` rows that `load` makes when they are first asked for; the last `most` stay."""
+
+    def __init__(self, count: int, load: Callable[[np.ndarray], torch.Tensor], most: int):
+        self._count, self._load, self._most = count, load, most
+        self._rows: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: tuple[slice | torch.Tensor, slice]) -> torch.Tensor:
+        """Some rows, cut."""
+        rows, cut = place
+        numbers = torch.arange(self._count)[rows].tolist()
+        missing = sorted(set(numbers) - set(self._rows))
+        if len(self._rows) + len(missing) > self._most:
+            self._rows = {number: self._rows[number] for number in set(numbers) - set(missing)}
+        if missing:
+            self._rows.update(zip(missing, self._load(np.array(missing))))
+        return torch.stack([self._rows[number][cut] for number in numbers])
+
+
+class RowsInPieces:
+    """Stands for an array that lies in pieces, one behind the other."""
+
+    def __init__(self, pieces: Sequence[torch.Tensor]):
+        self._pieces: list[torch.Tensor] = []
+        for piece in pieces:
+            self._pieces += piece._pieces if isinstance(piece, RowsInPieces) else [piece]
+        self._first = np.cumsum([0, *map(len, self._pieces)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, place: tuple[slice | torch.Tensor, slice]) -> torch.Tensor:
+        """Some rows, cut."""
+        rows, cut = place
+        numbers = torch.arange(len(self))[rows]
+        piece = torch.from_numpy(np.searchsorted(self._first, numbers.numpy(), side="right") - 1)
+        found = {int(p): self._pieces[int(p)][numbers[piece == p] - int(self._first[p]), cut] for p in piece.unique()}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        out = next(iter(found.values())).new_empty((len(numbers), *next(iter(found.values())).shape[1:]))
+        for p, values in found.items():
+            out[piece == p] = values
+        return out
 
 
 @dataclass(frozen=True, eq=False, slots=True)

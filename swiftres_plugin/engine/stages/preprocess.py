@@ -60,12 +60,16 @@ class GroupTransform:
 
 
 def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: Compute, reporter: Reporter,
-                 scratch: Path) -> Spectra:
-    """Read every particle once; keep its transform in memory, or in a file in the folder `scratch` when memory is short."""
+                 scratch: Path, defocus_a: float | None = None) -> Spectra:
+    """Read every particle once; keep its transform in memory, or in a file in the folder `scratch` when memory is short.
+
+    defocus_a: the median of all particles of the run, where `source` holds a part of them.
+    """
     particles = source.particles
+    defocus_a = typical_defocus_a(particles) if defocus_a is None else defocus_a
     band = image_band(particles.box_px, particles.pixel_size_a)
     store = _storage((len(particles), len(band), 2), scratch, compute)
-    transforms = group_transforms(particles, band, settings)
+    transforms = group_transforms(particles, band, settings, defocus_a)
     reporter.stage("reading particles", len(particles))
 
     def loading(place: Compute) -> Callable[[np.ndarray], None]:
@@ -116,9 +120,14 @@ def own_grids(transforms: list[GroupTransform]) -> bool:
     return any(transform.wave_own is not None for transform in transforms)
 
 
-def group_transforms(particles: Particles, band: Band, settings: PreprocessSettings) -> list[GroupTransform]:
+def typical_defocus_a(particles: Particles) -> float:
+    return float(np.median(particles.ctf.defocus_u_a))
+
+
+def group_transforms(particles: Particles, band: Band, settings: PreprocessSettings,
+                     defocus_a: float) -> list[GroupTransform]:
     """One for each optics group; groups whose images need nothing taken out of them share theirs."""
-    common, defocus_a = particles.optics[0], particles.ctf.defocus_u_a
+    common = particles.optics[0]
     mixed = not all(same_pixel(optics, common) for optics in particles.optics)
     coarsest_a = max(optics.pixel_size_a for optics in particles.optics)
 
@@ -210,7 +219,7 @@ def circular_window(box_px: int, radius_px: float) -> torch.Tensor:
     return 0.5 + 0.5 * torch.cos(np.pi * ((distance - radius_px) / EDGE_PX + 1).clamp(0, 1))
 
 
-def _window(optics: Optics, common: Optics, defocus_a: np.ndarray, settings: PreprocessSettings) -> torch.Tensor:
+def _window(optics: Optics, common: Optics, defocus_a: float, settings: PreprocessSettings) -> torch.Tensor:
     """The circular window for a group's images, which reaches no farther than the box of the `common` group."""
     largest = optics.box_px / 2 - 1
     if has_own_grid(optics, common):
@@ -218,7 +227,7 @@ def _window(optics: Optics, common: Optics, defocus_a: np.ndarray, settings: Pre
     return circular_window(optics.box_px, _mask_radius_px(optics, largest, defocus_a, settings))
 
 
-def _mask_radius_px(optics: Optics, largest: float, defocus_a: np.ndarray, settings: PreprocessSettings) -> float:
+def _mask_radius_px(optics: Optics, largest: float, defocus_a: float, settings: PreprocessSettings) -> float:
     """The `largest` radius, or the particle's radius plus the spread by defocus, whichever is smaller.
 
     The spread of a frequency k is lambda * defocus * k; half of Nyquist is allowed for.
@@ -226,7 +235,7 @@ def _mask_radius_px(optics: Optics, largest: float, defocus_a: np.ndarray, setti
     if not settings.diameter:
         return largest
     pixel_a = optics.pixel_size_a
-    spread_a = float(wavelength_a(optics.voltage_kv)) * float(np.median(defocus_a)) * 0.25 / pixel_a
+    spread_a = float(wavelength_a(optics.voltage_kv)) * defocus_a * 0.25 / pixel_a
     return min(largest, (settings.diameter / 2 + spread_a) / pixel_a + EDGE_PX)
 
 
