@@ -12,7 +12,7 @@ from swiftres_plugin import settings
 # The form's own header asks for these two.
 ASKED_ELSEWHERE = ("device", "threads")
 INPUT = ("initial_resolution", "symmetry", "diameter", "alignment")
-SECTIONS = {"Refinement": ("schedule", "preprocess", "mask", "postprocess"),
+SECTIONS = {"Refinement": ("schedule", "preprocess", "classes", "mask", "postprocess"),
             "Search and computing": ("search", "polish", "reconstruct", "compute", "cluster", "stream")}
 
 

@@ -1,6 +1,7 @@
 """The protocol `swiftres - 3D refinement`: it converts, runs the engine as a child process, and collects."""
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from typing import Any
@@ -120,9 +121,9 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         outputs that may be of an earlier run.
         """
         done, count, pixel_size_a = len(self._report().get("iterations", ())), self._classCount(), self._pixelSize()
-        if done == 0 or (done == self._shownIterations(count) and not anew):
-            return
         finished = layout.finished_iterations(self._getRunPath())[:done]
+        if done == 0 or (sum(_classesIn(folder) for _, folder in finished) == self._shownCurves() and not anew):
+            return
         sources = (self.inputParticles, *self.inputVolumes)
         self._setOutput("outputIterations", self._iterationVolumes(finished, count, pixel_size_a), *sources)
         self._setOutput("outputFSCs", self._iterationCurves(finished, count), *sources)
@@ -137,7 +138,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         volumes = self._createSetOfVolumes(suffix="Iterations")
         volumes.setSamplingRate(pixelSize)
         for iteration, folder in finished:
-            for number in range(1, count + 1):
+            for number in range(1, _classesIn(folder) + 1):
                 volume = Volume(objLabel=_called(iteration, number, count))  # without halves: only the newest are kept
                 volume.setFileName(self._getRunPath(folder.name, layout.map_name(number)))
                 volumes.append(volume)
@@ -147,7 +148,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         """The corrected FSC of every class after every iteration."""
         curves = self._createSetOfFSCs()
         for iteration, folder in finished:
-            for number in range(1, count + 1):
+            for number in range(1, _classesIn(folder) + 1):
                 curves.append(self._fscOf(self._getRunPath(folder.name), _called(iteration, number, count), number))
         return curves
 
@@ -254,10 +255,10 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
     def _pixelSize(self) -> float:
         return self.inputParticles.get().getSamplingRate()
 
-    def _shownIterations(self, classes: int) -> int:
-        """Iterations that have an output already."""
+    def _shownCurves(self) -> int:
+        """Curves, one a class and iteration, that are an output already."""
         shown = getattr(self, "outputFSCs", None)
-        return 0 if shown is None else shown.getSize() // classes
+        return 0 if shown is None else shown.getSize()
 
 
 def _called(iteration: int, number: int, count: int) -> str:
@@ -268,3 +269,8 @@ def _called(iteration: int, number: int, count: int) -> str:
 def _fixed(chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run keeps from its beginning to its end."""
     return {name: value for name, value in chosen.items() if name not in MAY_CHANGE}
+
+
+def _classesIn(folder) -> int:
+    """Classes of an iteration: a refinement may divide its particles on the way."""
+    return next(number for number in itertools.count() if not (folder / layout.map_name(number + 1)).exists())

@@ -35,6 +35,11 @@ def symmetry_choice() -> Any:
                   "with the matrices of any group, three rows of three numbers each.")
 
 
+def assignment_choice() -> Any:
+    return choice("soft", "'soft': each particle counts in every class by its probability there; 'hard': in the likeliest "
+                  "alone.", options=("soft", "hard"), advanced=True)
+
+
 @dataclass(frozen=True)
 class ScheduleSettings:
     """How the refinement proceeds from one iteration to the next."""
@@ -115,6 +120,12 @@ class PolishSettings:
         4, "Candidates per particle that are refined continuously before the best is taken.", minimum=1, maximum=64,
         advanced=True)
     steps: int = choice(8, "Most Levenberg-Marquardt steps per particle and round.", minimum=1, maximum=100, advanced=True)
+    angle_prior: float = choice(
+        0.0, "How far the orientations of the input particles may be wrong (standard deviation); they are kept to by so much. "
+        "For small parts of a structure, whose particles say little by themselves. 0 leaves orientations free.",
+        unit="degrees", minimum=0.0, maximum=180.0, advanced=True)
+    shift_prior: float = choice(
+        0.0, "The same for the positions of the input particles; 0 leaves them free.", unit="A", minimum=0.0, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,16 @@ class ReconstructSettings:
         2, "Times each particle is put into the map, at poses drawn from its own uncertainty, so that detail which its "
         "noise cannot place is not sharpened by chance. 1 uses the best pose alone: faster, and slightly less accurate "
         "where particles are noisy.", minimum=1, maximum=64, advanced=True)
+
+
+@dataclass(frozen=True)
+class DivisionSettings:
+    """The classes that a refinement divides its particles into."""
+
+    classes: int = choice(
+        1, "Classes to divide the particles into once the structure of all of them is at rest. Leave it at 1 where several "
+        "starting maps are given: each of them is a class.", minimum=1, maximum=20)
+    assignment: str = assignment_choice()
 
 
 @dataclass(frozen=True)
@@ -206,6 +227,7 @@ class RefineSettings:
     search: SearchSettings = SearchSettings()
     polish: PolishSettings = PolishSettings()
     reconstruct: ReconstructSettings = ReconstructSettings()
+    classes: DivisionSettings = DivisionSettings()
     mask: MaskSettings = MaskSettings()
     postprocess: PostprocessSettings = PostprocessSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -418,6 +440,67 @@ class CompareSettings:
     """All settings of `swiftres compare`."""
 
     difference: DifferenceSettings = DifferenceSettings()
+
+
+@dataclass(frozen=True)
+class ExpansionSettings:
+    """Which mates a symmetry expansion writes."""
+
+    symmetry: str = symmetry_choice()
+    seed: int = choice(1, "Seed of the half sets, where the particles have none.", minimum=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class ExpandSettings:
+    """All settings of `swiftres expand`."""
+
+    expansion: ExpansionSettings = ExpansionSettings()
+
+
+@dataclass(frozen=True)
+class RelaxationSettings:
+    """How particles are told apart from their symmetry mates."""
+
+    symmetry: str = symmetry_choice()
+    resolution: float = choice(
+        7.0, "Finest resolution at which the mates of a particle are compared. The part that breaks the symmetry must show at "
+        "it; finer detail adds noise and little else.", unit="A", minimum=2.0)
+    scatter: bool = choice(
+        True, "Forget which mate each particle has in the input: right after a refinement in the symmetry, or where the input "
+        "says little. Switch off to start from poses that already part the mates.")
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """All settings of `swiftres relax`."""
+
+    relaxation: RelaxationSettings = RelaxationSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """How particles with poses are divided into classes."""
+
+    symmetry: str = symmetry_choice()
+    classes: int = choice(
+        2, "Classes to find, where no maps are given to begin with.", minimum=2, maximum=20)
+    resolution: float = choice(
+        7.0, "Finest resolution at which particles and classes are compared; that of the map of all particles, or coarser. "
+        "What differs must show at it.", unit="A", minimum=2.0)
+    assignment: str = assignment_choice()
+    starts: int = choice(
+        3, "Random starts. The one that explains the particles best goes on.", minimum=1, maximum=100, advanced=True)
+
+
+@dataclass(frozen=True)
+class ClassifySettings:
+    """All settings of `swiftres classify`."""
+
+    classification: ClassificationSettings = ClassificationSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    compute: ComputeSettings = ComputeSettings()
 
 
 # The settings of `swiftres reconstruct`, out of those of a refinement.

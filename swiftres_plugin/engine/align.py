@@ -16,6 +16,7 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
 from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
+from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.geometry import perturbed, random_rotations, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
@@ -267,17 +268,30 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
     """
     band = engine.spectra.band.up_to(plan.last_shell).to(engine.device)
     full = engine.batch(rows, band)
+    prior = prior_of_input(engine, rows)
     as_found = plan.exhaustive and not engine.settings.search.rerank
     for shell, keep, steps in [] if as_found else rounds(plan, engine.settings.polish, found.score.shape[1]):
         batch = full.up_to(shell)
         power = per_sample(noise, batch)
         if keep < found.score.shape[1]:
             found = local.score_candidates(batch, power, volume, found).best(keep)
-        found = polish_candidates(batch, power, volume, found, diameter_a, steps)
+        found = polish_candidates(batch, power, volume, found, diameter_a, steps, prior)
     if plan.exhaustive and before is not None:
         reach = local.resolution_steps(band, diameter_a)
         found = without_own_support(found, before, plan.own_support, engine.operators, reach)
-    return decided(full, per_sample(noise, full), volume, found)
+    return decided(full, per_sample(noise, full), volume, found, prior)
+
+
+def prior_of_input(engine: Engine, rows: np.ndarray) -> local.Prior | None:
+    """What the poses that came with the particles at `rows` say, if they are to be kept to."""
+    settings, particles = engine.settings.polish, engine.spectra.particles
+    if particles.poses is None or not (settings.angle_prior or settings.shift_prior):
+        return None
+    few = particles.take(rows)
+    shift_a = shift_of_particle(few, particles.poses.shift_a[rows])
+    return local.Prior(torch.from_numpy(particles.poses.image_to_volume[rows]).float().to(engine.device),
+                       torch.from_numpy(shift_a).float().to(engine.device),
+                       np.deg2rad(settings.angle_prior) or np.inf, settings.shift_prior or np.inf)
 
 
 def rounds(plan: IterationPlan, settings: PolishSettings, candidates: int) -> list[tuple[int, int, int]]:
@@ -296,7 +310,7 @@ def rounds(plan: IterationPlan, settings: PolishSettings, candidates: int) -> li
 
 
 def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates, diameter_a: float,
-                      steps: int) -> Candidates:
+                      steps: int, prior: local.Prior | None = None) -> Candidates:
     """Every candidate refined on the batch's band, sorted by score; hopeless ones are left as they are."""
     count = found.score.shape[1]
     angle, shift = local.resolution_steps(batch.band, diameter_a)
@@ -306,7 +320,8 @@ def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.T
         worth = found.score >= best - (OFF_PEAK * best).clamp(min=SURVIVORS)
     particle, place = torch.nonzero(worth & found.score.isfinite(), as_tuple=True)
     fit = local.polish(batch.take(particle), power[particle], volume, found.image_to_volume[particle, place],
-                       found.shift_a[particle, place], steps, TOLERANCE * angle, TOLERANCE * shift, 1.5 * angle, 1.5 * shift)
+                       found.shift_a[particle, place], steps, TOLERANCE * angle, TOLERANCE * shift, 1.5 * angle, 1.5 * shift,
+                       None if prior is None else prior.take(particle))
     rotation, move, score = found.image_to_volume.clone(), found.shift_a.clone(), torch.full_like(found.score, -torch.inf)
     rotation[particle, place], move[particle, place], score[particle, place] = fit.rotation, fit.shift_a, fit.score
     return without_twins(Candidates(rotation, move, score).best(count), 0.25 * angle, 0.5 * shift)
@@ -334,15 +349,16 @@ def without_own_support(found: Candidates, before: Candidates, support: float, o
     return Candidates(found.image_to_volume, found.shift_a, found.score - support * near).best(found.score.shape[1])
 
 
-def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> Assignment:
-    """The best candidate, its share of the posterior and its widths from the curvature of the likelihood.
+def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates,
+            prior: local.Prior | None = None) -> Assignment:
+    """The best candidate, its share of the posterior and its widths from the curvature of the likelihood (and the prior).
 
     A particle whose likelihood is no number keeps no pose: it stands unrotated, with the widest posterior.
     """
     fit = local.evaluate(batch, power, volume, found.image_to_volume[:, 0], found.shift_a[:, 0])
     probability = torch.softmax(found.score, dim=1)[:, 0]
     rotation, shift, score, probability, covariance = (v.double().cpu().numpy() for v in (
-        fit.rotation, fit.shift_a, fit.score, probability, local.covariance(fit)))
+        fit.rotation, fit.shift_a, fit.score, probability, local.covariance(local.held(fit, prior))))
     lost = ~(np.isfinite(score) & np.isfinite(probability) & np.isfinite(covariance).all((1, 2)))
     rotation[lost], shift[lost], score[lost], probability[lost] = np.eye(3), 0, 0, 0
     covariance[lost] = local.WIDEST_VARIANCE * np.eye(5)

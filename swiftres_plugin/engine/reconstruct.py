@@ -24,6 +24,7 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ReconstructSettings, RefineSettings
 
 LEAST_PARTICLES = 4
+LEAST_SHARE = 0.01  # a particle that counts less is left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +76,18 @@ def open_particles(path: str) -> Particles:
     return particles
 
 
-def reconstruct(engine: Engine) -> Reconstruction:
-    """Each half alone, then their FSC and the map of both."""
+def reconstruct(engine: Engine, share: np.ndarray | None = None, name: str = "") -> Reconstruction:
+    """Each half alone, then their FSC and the map of both; share: (N,) how much each particle counts, one if left out."""
     particles = engine.spectra.particles
     pixel = particles.pixel_size_a
     half = draw_halves(particles, engine.settings.compute.seed)
     everyone = input_poses(particles)
+    counted = np.ones(len(half)) if share is None else share
     sums = []
     for h in (0, 1):
-        rows = np.flatnonzero(half == h)
-        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, everyone.take(rows), f"half {h + 1}"))
+        rows = np.flatnonzero((half == h) & (counted > LEAST_SHARE))
+        sums.append(reconstruct_half(engine, image_noise(engine, rows), rows, everyone.take(rows), f"{name}half {h + 1}",
+                                     share=counted[rows]))
     halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
     mask = mask_of(engine, halves)
     fsc = compute_fsc(halves, mask, engine.settings.compute.seed)
@@ -105,10 +108,10 @@ def mask_of(engine: Engine, halves: HalfMaps) -> np.ndarray:
     return solvent_mask(halves.average.voxels, pixel, min(resolution, 60.0), radius_px)
 
 
-def write_result(result: Reconstruction, output: Path) -> None:
-    """The files of a reconstruction, named as those of a refinement."""
-    write_map(output / layout.half_name(1), result.halves.first)
-    write_map(output / layout.half_name(2), result.halves.second)
-    write_map(output / layout.mask_name(), result.mask)
-    write_fsc(output / layout.fsc_name(), result.fsc)
-    write_map(output / layout.map_name(), result.combined)
+def write_result(result: Reconstruction, output: Path, number: int = 1) -> None:
+    """The files of a reconstruction, named as those of class `number` of a refinement."""
+    write_map(output / layout.half_name(1, number), result.halves.first)
+    write_map(output / layout.half_name(2, number), result.halves.second)
+    write_map(output / layout.mask_name(number), result.mask)
+    write_fsc(output / layout.fsc_name(number), result.fsc)
+    write_map(output / layout.map_name(number), result.combined)

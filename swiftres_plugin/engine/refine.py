@@ -26,12 +26,14 @@ from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
+from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, weight_in_class, with_classes
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
 from swiftres_plugin.engine.stages import local
+from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
     compute_fsc,
@@ -167,9 +169,11 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
         noises.append(noise)
     assignment = by_row(state.half, parts)
     now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
+    now = replace(now, shares=new_shares(engine, now, plan, assignment))
+    assignment = with_classes(assignment, now.shares)
     classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
     untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
-    history = (*state.history, replace(figures(engine, plan, state, assignment, classes), untrusted=untrusted))
+    history = (*state.history, replace(figures(engine, plan, state, assignment, classes, now.shares), untrusted=untrusted))
     warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
@@ -226,7 +230,8 @@ def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
 def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment, number: int,
             diameter_a: float) -> ClassState:
     """Class `number` (from 0) from the particles assigned to it; its maps stay where it holds hardly any."""
-    members = [np.flatnonzero((state.half == h) & (assignment.class_id == number)) for h in (0, 1)]
+    weight = weight_in_class(state, assignment, number)
+    members = [np.flatnonzero((state.half == h) & (weight > 0)) for h in (0, 1)]
     if min(len(rows) for rows in members) < LEAST_PARTICLES:
         engine.reporter.warning(f"Class {number + 1} is (nearly) empty: its map stays as it was. Fewer or other starting maps "
                                 "may describe these particles better.")
@@ -234,7 +239,7 @@ def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
     name = f"iteration {plan.number}" if len(state.classes) == 1 else f"iteration {plan.number}, class {number + 1}"
     last_shell = reconstructed_shell(plan, engine.spectra.band)
     sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell,
-                             None if state.trust is None else state.trust[rows]) for h, rows in enumerate(members)]
+                             weight[rows]) for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
         return meet(engine, state.classes[number], sums, diameter_a)
 
@@ -285,8 +290,8 @@ def working_mask(engine: Engine, now: ClassState, halves: HalfMaps, diameter_a: 
 
 
 def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: Assignment,
-            classes: tuple[ClassState, ...]) -> IterationRecord:
-    """The record of an iteration that led from `state` to `after` and `classes`."""
+            classes: tuple[ClassState, ...], shares: np.ndarray | None) -> IterationRecord:
+    """The record of an iteration that led from `state` to `after`, `classes` and `shares`."""
     before, turn, move, changes = state.assignment, np.nan, np.nan, np.nan
     if before is not None:
         known = np.flatnonzero(before.log_likelihood != NEVER)
@@ -300,7 +305,8 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
-        class_resolution_a=resolutions, class_changes=changes, index=recall.index, recall_particles=recall.sampled,
+        class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
+        index=recall.index, recall_particles=recall.sampled,
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 
 
@@ -314,9 +320,28 @@ def warn_of_recall(engine: Engine, record: IterationRecord) -> None:
             "--nprobe, or use --recipe exact.")
 
 
+def in_classes(engine: Engine, state: RefinementState) -> RefinementState:
+    """A structure at rest divided into classes, with a map of each."""
+    diameter_a = diameter(engine, state)
+    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
+    now = divided(engine, state)
+    if now.assignment is None:
+        raise ValueError("classes need poses")
+    classes = tuple(renewed(engine, now, plan, now.assignment, number, diameter_a) for number in range(len(now.classes)))
+    return replace(now, classes=classes)
+
+
 def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
-    """States after each iteration, until the refinement is at rest or has used its iterations."""
-    while not state.at_rest and state.number < engine.settings.schedule.iterations:
+    """States after each iteration, until the refinement (of all classes that were asked for) is at rest or has used its
+    iterations."""
+    while state.number < engine.settings.schedule.iterations:
+        if wants_classes(engine, state):
+            state = in_classes(engine, state)
+        if state.at_rest:
+            break
         plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
         state = iterate(engine, state, plan)
         yield state
+    if len(state.classes) < engine.settings.classes.classes:
+        engine.reporter.warning("The iterations were used up before the particles could be divided into classes. Go on with "
+                                "--resume and more --iterations.")

@@ -18,8 +18,9 @@ from typing import NoReturn, Protocol
 from swiftres_plugin import __version__
 from swiftres_plugin.errors import SwiftresError
 
-COMMANDS = ("classify2d", "select", "initial-model", "refine", "align", "train", "query", "reconstruct", "postprocess",
-            "overfitting", "project", "simulate", "fsc", "compare", "report", "runs", "doctor")
+COMMANDS = ("classify2d", "select", "initial-model", "refine", "align", "classify", "relax", "expand", "subtract",
+            "train", "query", "reconstruct", "postprocess", "overfitting", "project", "simulate", "fsc", "compare",
+            "report", "runs", "doctor")
 
 DONE, FAULT, USER_ERROR, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 

@@ -54,9 +54,9 @@ class IterationRecord:
     """The figures of a finished iteration, as they stand in run.json.
 
     resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
-    class_changes: share of particles that changed class; recall: share of `recall_particles` whose best pose the vector
-    search found (not a number without a search); untrusted: share of images that seem to show no particle; index: recipe
-    of the vector search as built.
+    class_changes: share of particles that changed class; class_entropy: mean entropy of their posterior over the classes, 0
+    to 1; recall: share of `recall_particles` whose best pose the vector search found (not a number without a search);
+    untrusted: share of images that seem to show no particle; index: recipe of the vector search as built.
     """
 
     number: int
@@ -70,6 +70,7 @@ class IterationRecord:
     class_sizes: tuple[int, ...] = ()
     class_resolution_a: tuple[float, ...] = ()
     class_changes: float = 0.0
+    class_entropy: float = 0.0
     recall: float = float("nan")
     recall_particles: int = 0
     untrusted: float = 0.0
@@ -101,7 +102,7 @@ class RefinementState:
     classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
     first; own_support: log-likelihood that a particle gains, on average, because it is itself part of the map it is
     compared with; trust: (N,) probability that each image shows the particle, its weight in the maps, or None while all
-    count alike.
+    count alike; shares: (N, K) of the particles in the classes, None with one class.
     """
 
     number: int
@@ -113,6 +114,7 @@ class RefinementState:
     at_rest: bool = False
     own_support: float = 0.0
     trust: np.ndarray | None = None
+    shares: np.ndarray | None = None
 
     @property
     def last_shell(self) -> int:

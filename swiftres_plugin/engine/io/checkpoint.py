@@ -68,6 +68,8 @@ def _write_arrays(path: Path, state: RefinementState) -> None:
     arrays = {name: getattr(assignment, name) for name in Assignment.__slots__}
     if state.trust is not None:
         arrays["trust"] = state.trust
+    if state.shares is not None:
+        arrays["shares"] = state.shares
     with path.open("wb") as file:
         np.savez(file, noise=state.noise, half=state.half, **arrays)
 
@@ -93,7 +95,7 @@ def load_state(folder: Path) -> RefinementState:
                          "Delete the folder to go on from the one before.") from error
     return RefinementState(
         numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"],
-        numbers["own_support"], found.get("trust"))
+        numbers["own_support"], found.get("trust"), found.get("shares"))
 
 
 def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, spline_filter
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
@@ -76,11 +76,27 @@ def find_axes(density: Map, operators: np.ndarray, resolution_a: float) -> Axes:
 
 def turned(density: Map, axes: Axes) -> Map:
     """The map after the turn and the move of `axes`, by cubic interpolation."""
-    backwards = axes.turn.T[::-1, ::-1]  # (z, y, x) order
-    centre = np.full(3, density.box_px // 2)
-    start = centre - axes.move_a[::-1] / density.pixel_size_a - backwards @ centre
-    voxels = affine_transform(density.voxels, backwards, start, order=3, mode="constant")
-    return Map(voxels.astype(np.float32), density.pixel_size_a, density.origin_a)
+    move_px = axes.move_a / density.pixel_size_a
+    return Map(rotated(density.voxels, axes.turn, move_px, order=3), density.pixel_size_a, density.origin_a)
+
+
+def rotated(voxels: np.ndarray, turn: np.ndarray, move_px: np.ndarray | None = None, order: int = 3) -> np.ndarray:
+    """(n, n, n) float32 a cube moved by (3,) pixels, x, y, z, and then turned (3, 3) about its centre; by splines."""
+    backwards = turn.T[::-1, ::-1]  # (z, y, x) order
+    centre = np.full(3, len(voxels) // 2)
+    move = np.zeros(3) if move_px is None else move_px
+    start = centre - move[::-1] - backwards @ centre
+    return affine_transform(voxels, backwards, start, order=order, mode="constant").astype(np.float32)
+
+
+def symmetrised(voxels: np.ndarray, operators: np.ndarray) -> np.ndarray:
+    """(n, n, n) the mean of a cube over its turns by every operator of a group."""
+    filtered = spline_filter(voxels.astype(np.float64), order=3, mode="constant")
+    centre, total = np.full(3, len(voxels) // 2), voxels.astype(np.float64)
+    for operator in operators[1:]:
+        backwards = operator.T[::-1, ::-1]
+        total += affine_transform(filtered, backwards, centre - backwards @ centre, order=3, mode="constant", prefilter=False)
+    return (total / len(operators)).astype(np.float32)
 
 
 def centre_of_mass(density: Map) -> np.ndarray:

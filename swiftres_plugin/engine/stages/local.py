@@ -38,6 +38,37 @@ class Fit:
     curvature: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Prior:
+    """A Gaussian about poses (B, 3, 3), (B, 2) that are known already: deviation of each angle (rad) and shift (A), both
+    positive; infinite where nothing is known."""
+
+    rotation: torch.Tensor
+    shift_a: torch.Tensor
+    angle_rad: float
+    move_a: float
+
+    def take(self, rows: torch.Tensor) -> Prior:
+        return Prior(self.rotation[rows], self.shift_a[rows], self.angle_rad, self.move_a)
+
+    def added(self, fit: Fit) -> Fit:
+        """The fit with the logarithm of this prior in its score, gradient and curvature."""
+        away = torch.cat([turn_between(self.rotation, fit.rotation), fit.shift_a - self.shift_a], dim=1)
+        strength = torch.tensor([self.angle_rad ** -2] * 3 + [self.move_a ** -2] * 2).to(away)
+        pull = strength * away
+        return Fit(fit.rotation, fit.shift_a, fit.score - 0.5 * (pull * away).sum(1), fit.gradient - pull,
+                   fit.curvature + torch.diag(strength))
+
+
+def turn_between(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(B, 3) axis times angle (rad, below pi) of the rotations inv(first) @ second."""
+    turn = first.transpose(1, 2) @ second
+    axis = 0.5 * torch.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], 1)
+    sine = axis.norm(dim=1, keepdim=True)
+    cosine = (turn.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - 1) / 2
+    return axis * torch.where(sine > 1e-6, torch.atan2(sine, cosine) / sine.clamp(min=1e-6), torch.ones_like(sine))
+
+
 def model(batch: ParticleBatch, slices: torch.Tensor, shift_a: torch.Tensor) -> torch.Tensor:
     """What the map predicts of each image: CTF, slice and shift (B, L)."""
     wave = batch.band.wave_px.to(shift_a.dtype) / batch.band.box_a
@@ -95,20 +126,22 @@ def _jacobian(batch: ParticleBatch, predicted: torch.Tensor, gradient: torch.Ten
 
 
 def polish(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
-           steps: int, tolerance_rad: float, tolerance_a: float, bound_rad: float, bound_a: float) -> Fit:
+           steps: int, tolerance_rad: float, tolerance_a: float, bound_rad: float, bound_a: float,
+           prior: Prior | None = None) -> Fit:
     """Levenberg-Marquardt from one pose per particle; rows stop when a step is smaller than the tolerances.
 
     The first step moves the shift only. Steps are cut to the bounds; a step that lowers the likelihood is undone and the
-    damping raised.
+    damping raised. With a prior it is the likelihood times the prior that rises.
     """
-    fit = evaluate(batch, noise, volume, rotation, shift_a)
+    fit = held(evaluate(batch, noise, volume, rotation, shift_a), prior)
     damping = torch.full_like(fit.score, FIRST_DAMPING)
     active = torch.arange(len(fit.score), device=fit.score.device)
     for step in range(steps):
         part = _rows(fit, active)
         move = bounded(_step(part, damping[active], shift_only=step == 0), bound_rad, bound_a).nan_to_num()
-        trial = evaluate(batch.take(active), noise[active], volume,
-                         part.rotation @ rotation_vector_to_matrix(move[:, :3]), part.shift_a + move[:, 3:])
+        trial = held(evaluate(batch.take(active), noise[active], volume,
+                              part.rotation @ rotation_vector_to_matrix(move[:, :3]), part.shift_a + move[:, 3:]),
+                     None if prior is None else prior.take(active))
         better = trial.score > part.score
         fit = _replaced(fit, active[better], _rows(trial, better))
         damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 10).clamp(min=1e-4)
@@ -117,6 +150,11 @@ def polish(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rota
         if len(active) == 0:
             break
     return fit
+
+
+def held(fit: Fit, prior: Prior | None) -> Fit:
+    """The fit under a prior, if there is one."""
+    return fit if prior is None else prior.added(fit)
 
 
 def _step(fit: Fit, damping: torch.Tensor, shift_only: bool) -> torch.Tensor:

@@ -58,7 +58,7 @@ def test_names_in_any_case_and_unknown_names():
             symmetry.symmetry_operators(wrong)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", ORDERS)
 def test_asymmetric_unit_tiles_the_sphere(name):
     group = symmetry.symmetry_operators(name)
     directions = random_rotations(3000, np.random.default_rng(1))[:, :, 2]

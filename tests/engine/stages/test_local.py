@@ -156,3 +156,37 @@ def test_missing_candidates_stay_missing():
     assert found.score[3, 1] == -np.inf
     torch.testing.assert_close(found.score[:, 0], local.score_poses(batch, power, volume, rotation, shift))
     assert bool((found.score[:, 0] > found.score[:, 1]).all())
+
+
+def test_a_prior_has_true_derivatives_and_a_rotation_vector():
+    _, _, _, rotation, shift = setting(0.3)
+    away = perturbed(rotation, shift, 0.4, 3.0)
+    turn = local.turn_between(rotation, away[0])
+    np.testing.assert_allclose(turn.norm(dim=1), 0.4, atol=1e-9)
+    torch.testing.assert_close(rotation @ rotation_vector_to_matrix(turn), away[0])
+    prior = local.Prior(rotation, shift, 0.1, 2.0)
+    near = perturbed(rotation, shift, 0.02, 1.0)
+    nothing = local.Fit(*near, torch.zeros(COUNT).double(), torch.zeros(COUNT, 5).double(), torch.zeros(COUNT, 5, 5).double())
+    fit = prior.added(nothing)
+    torch.testing.assert_close(fit.score, torch.full((COUNT,), -0.5 * (0.2 ** 2 + 0.5 ** 2)).double())
+    for axis in range(5):
+        step = torch.zeros(COUNT, 5).double()
+        step[:, axis] = 1e-5
+        moved = [prior.added(local.Fit(near[0] @ rotation_vector_to_matrix(s * step[:, :3]), near[1] + s * step[:, 3:],
+                                       *(getattr(nothing, n) for n in ("score", "gradient", "curvature")))).score
+                 for s in (1, -1)]
+        # to the order of the turn squared: a step in the image frame is not one of the rotation vector
+        torch.testing.assert_close((moved[0] - moved[1]) / 2e-5, fit.gradient[:, axis], atol=1e-3, rtol=1e-2)
+
+
+def test_a_strict_prior_holds_and_a_weak_one_changes_nothing():
+    batch, power, volume, rotation, shift = setting(0.3)
+    away = perturbed(rotation, shift, 0.05, 2.0)
+    free, weak, strict = (local.polish(batch, power, volume, *away, 8, 1e-5, 1e-4, 0.2, 8.0, prior)
+                          for prior in (None, local.Prior(*away, 100.0, 1e5), local.Prior(*away, 1e-4, 1e-3)))
+    torch.testing.assert_close(weak.rotation, free.rotation, atol=1e-4, rtol=0)
+    assert rotation_angle(strict.rotation.numpy(), away[0].numpy()).max() < 2e-3
+    assert float((strict.shift_a - away[1]).norm(dim=1).max()) < 0.05
+    only_angles = local.polish(batch, power, volume, *away, 8, 1e-5, 1e-4, 0.2, 8.0, local.Prior(*away, 1e-4, float("inf")))
+    assert rotation_angle(only_angles.rotation.numpy(), away[0].numpy()).max() < 2e-3
+    assert float((only_angles.shift_a - away[1]).norm(dim=1).min()) > 0.2

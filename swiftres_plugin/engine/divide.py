@@ -1,0 +1,79 @@
+"""Classes within a refinement: a structure at rest divided into several, and the shares in them after each alignment.
+
+Alignment gives each particle one pose, that of the class where it is likeliest. Its shares are then found at that pose as
+engine/classify.py does it, from maps that the particle is not in: the maps it was aligned to hold it, and would keep it.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from swiftres_plugin.engine.align import Engine
+from swiftres_plugin.engine.classify import LEAST_SHARE, Setting, classify, rounds
+from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.given_poses import with_room
+
+FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds noise and little else
+ROUNDS = 3  # of new shares after an alignment
+STARTS = 3
+LEAST_WEIGHT = 1e-6  # of a member
+
+
+def wants_classes(engine: Engine, state: RefinementState) -> bool:
+    """Whether a structure is at rest that is to be divided."""
+    return state.at_rest and len(state.classes) < engine.settings.classes.classes
+
+
+def divided(engine: Engine, state: RefinementState) -> RefinementState:
+    """The state of one class with the particles' shares in several, each of which has the map of all for now."""
+    if state.assignment is None:
+        raise ValueError("particles without poses cannot be divided")
+    wanted = engine.settings.classes.classes
+    resolution_a = max(FINEST_A, state.classes[0].resolution_a)
+    found = classify(engine, setting_of(engine, state, state.assignment), wanted, resolution_a, STARTS,
+                     engine.settings.compute.seed)
+    shares = counted(found[-1].shares)
+    more = wanted - 1  # classes that held nothing until now
+    history = tuple(replace(one, class_sizes=one.class_sizes + (0,) * more,
+                            class_resolution_a=one.class_resolution_a + (np.inf,) * more) for one in state.history)
+    return replace(state, classes=(state.classes[0],) * wanted, shares=shares, at_rest=False, history=history,
+                   assignment=with_classes(state.assignment, shares))
+
+
+def new_shares(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment) -> np.ndarray | None:
+    """(N, K) shares of the particles in the classes at new poses; None where no division made the classes: the particles of
+    several starting maps go whole where the alignment finds them likeliest."""
+    if state.shares is None:
+        return None
+    resolution_a = max(FINEST_A, engine.spectra.band.box_a / plan.last_shell)
+    with engine.timed("classes"):
+        found = rounds(engine, setting_of(engine, state, assignment), state.shares, resolution_a, ROUNDS)
+    return counted(found[-1].shares)
+
+
+def setting_of(engine: Engine, state: RefinementState, assignment: Assignment) -> Setting:
+    """What the shares are found with: the poses, the noise, and a window on all that any class's mask holds, or the user's."""
+    masks = [one.mask for one in state.classes if one.mask is not None]
+    window = engine.user_mask
+    if window is None:
+        window = with_room(np.max(masks, axis=0), engine.spectra.band.pixel_size_a)
+    return Setting(assignment, state.noise, state.half, window, engine.settings.classes.assignment == "hard", state.trust)
+
+
+def counted(shares: np.ndarray) -> np.ndarray:
+    """Shares (N, K) without those that are too small to matter; each particle's still add up to one."""
+    kept = np.where(shares > LEAST_SHARE, shares, 0)
+    return kept / kept.sum(axis=1, keepdims=True)
+
+
+def with_classes(assignment: Assignment, shares: np.ndarray | None) -> Assignment:
+    """Each particle in the class of its largest share."""
+    return assignment if shares is None else replace(assignment, class_id=shares.argmax(axis=1))
+
+
+def weight_in_class(state: RefinementState, assignment: Assignment, number: int) -> np.ndarray:
+    """(N,) how much each particle counts in the map of class `number`; exactly 0 where it is no member."""
+    share = (assignment.class_id == number).astype(float) if state.shares is None else state.shares[:, number]
+    return share if state.trust is None else np.where(share > 0, share * state.trust.clip(min=LEAST_WEIGHT), 0)

@@ -1,0 +1,114 @@
+"""Particles of a body with and without a lobe come to two classes, from nothing and from given maps; noise makes none."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import (
+    PLACES_A,
+    WEIGHTS,
+    Phantom,
+    described,
+    engine_over,
+    images_of,
+    plain_spectra,
+    random_poses,
+    write_data_set,
+    write_volume,
+)
+
+from swiftres_plugin.engine.classify import Setting, classify, one_round, perturbations, rounds
+from swiftres_plugin.engine.classify_files import LEAST_AGREEMENT
+from swiftres_plugin.engine.cli.main import main
+from swiftres_plugin.engine.data.particles import ArraySource
+from swiftres_plugin.engine.given_poses import noise_and_window, small_engine
+from swiftres_plugin.engine.io.mrc import read_map
+from swiftres_plugin.engine.io.star import read_particles
+from swiftres_plugin.engine.refine import draw_halves, input_poses
+from swiftres_plugin.engine.stages.postprocess import sphere_mask
+
+COUNT, RESOLUTION_A = 480, 12.0
+BODY = Phantom(places_a=np.concatenate([PLACES_A, -0.6 * PLACES_A[:3]]), weights=np.append(WEIGHTS, [1.0, 0.9, 0.8]))
+WITH_LOBE = Phantom(np.concatenate([BODY.places_a, [[-10.0, 30, -12]]]), np.append(BODY.weights, 0.8))
+
+
+def mixed(minority: float, other: Phantom = WITH_LOBE) -> tuple[ArraySource, np.ndarray]:
+    """Particles of which some have the lobe, and which (0 or 1)."""
+    particles = described(random_poses(COUNT))
+    label = (np.random.default_rng(4).random(COUNT) < minority).astype(int)
+    images = np.where(label[:, None, None] == 1, images_of(other, particles, 0.6), images_of(BODY, particles, 0.6))
+    return ArraySource(particles, images), label
+
+
+def setting_over(source: ArraySource, **changes) -> tuple:
+    engine = engine_over(plain_spectra(source), initial_resolution=25.0)
+    poses, half = input_poses(source.particles), draw_halves(source.particles, 1)
+    noise, window = noise_and_window(engine, poses, half, sphere_mask(32, 13))
+    return engine, Setting(poses, noise, half, window, **changes)
+
+
+def right(shares: np.ndarray, label: np.ndarray) -> float:
+    same = np.mean(shares.argmax(axis=1) == label)
+    return max(same, 1 - same)
+
+
+@pytest.mark.parametrize("minority,hard", [(0.5, False), (0.3, False), (0.5, True)])
+def test_a_lobe_is_found_from_nothing(minority, hard):
+    source, label = mixed(minority)
+    engine, setting = setting_over(source, hard=hard)
+    found = classify(engine, setting, 2, RESOLUTION_A, starts=2, seed=1)
+    assert right(found[-1].shares, label) > 0.95
+    assert found[-1].agreement.min() > 2 * LEAST_AGREEMENT
+    assert found[-1].changes < found[0].changes and found[-1].entropy < 0.2
+    np.testing.assert_allclose(found[-1].shares.sum(axis=1), 1)
+    for h in (0, 1):  # the classes of both halves have one name
+        assert abs(np.mean((found[-1].shares.argmax(axis=1) == label)[setting.half == h]) - 0.5) > 0.4
+
+
+def test_halves_agree_in_nothing_where_all_particles_are_alike():
+    source, _ = mixed(0.5, other=BODY)
+    engine, setting = setting_over(source)
+    found = classify(engine, setting, 2, 16.0, starts=1, seed=1)
+    assert found[-1].agreement.max() < LEAST_AGREEMENT
+
+
+def test_an_empty_class_stays_empty():
+    source, label = mixed(0.5)
+    engine, setting = setting_over(source)
+    small, window = small_engine(engine, setting.window, 16.0)
+    shares = np.eye(3)[label]
+    found = one_round(small, replace(setting, window=window), shares)
+    np.testing.assert_array_equal(found.shares[:, 2], 0)
+    assert right(found.shares[:, :2], label) > 0.95
+
+
+def test_right_classes_stay_right():
+    source, label = mixed(0.15)
+    engine, setting = setting_over(source)
+    found = rounds(engine, setting, np.eye(2)[label], RESOLUTION_A)
+    assert right(found[-1].shares, label) > 0.97 and found[-1].agreement.min() > 2 * LEAST_AGREEMENT
+
+
+def test_perturbations_are_smooth_and_of_no_mean():
+    fields = perturbations(3, sphere_mask(32, 12), 4.0, 20.0, np.random.default_rng(1)).numpy()
+    np.testing.assert_allclose(fields.mean(axis=0), 0, atol=1e-6)
+    power = np.abs(np.fft.rfft(fields[0, 16, 16]))
+    assert power[12:].max() < 0.1 * power[:7].max()
+
+
+def test_classify_by_command_line(tmp_path):
+    source, label = mixed(0.5)
+    star = write_data_set(tmp_path, source)
+    maps = [str(write_volume(tmp_path / f"{name}.mrc", one.map().voxels)) for name, one in (("a", BODY), ("b", WITH_LOBE))]
+    run = ["classify", "--particles", str(star), "--resolution", str(RESOLUTION_A), "--threads", "1", "--device", "cpu"]
+    assert main([*run, "--reference", maps[0], "--output", str(tmp_path / "none")]) == 2
+    assert main([*run, "--reference", maps[0], "--reference", maps[1], "--output", str(tmp_path / "out")]) == 0
+    found = read_particles(tmp_path / "out" / "particles.star")
+    assert np.mean(found.scores["class_id"] == label) > 0.95  # the classes are those of the maps, in their order
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert sum(record["class_sizes"]) == COUNT and record["rounds"][-1]["entropy"] < 0.2 and not record["warnings"]
+    lobe = read_map(tmp_path / "out" / "class2_map.mrc").voxels - read_map(tmp_path / "out" / "class1_map.mrc").voxels
+    expected = WITH_LOBE.map().voxels - BODY.map().voxels
+    assert np.corrcoef(lobe.ravel(), expected.ravel())[0, 1] > 0.6
