@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pyworkflow.utils as pwutils
-from pwem.viewers import EmPlotter
+from pwem.viewers import Chimera, ChimeraView, EmPlotter
 from pyworkflow.protocol import params
+from pyworkflow.viewer import View
 
 from swiftres_plugin import convert, layout
 from swiftres_plugin.plugin import Plugin
@@ -24,7 +26,10 @@ MakePictures = dict[str, Callable[[], EmPlotter]]
 
 
 class MapPart:
-    """Slices and surface of a map. The viewer defines `_mapNames`, `_mapFile(name)` and `_titled(text)`."""
+    """Slices and surface of a map, and ChimeraX where it is installed.
+
+    The viewer defines `_mapNames`, `_mapFile(name)` and `_titled(text)`.
+    """
 
     def _addMaps(self, group) -> None:
         group.addParam("shownMap", params.EnumParam, choices=list(self._mapNames), default=0, label="Map")
@@ -32,6 +37,17 @@ class MapPart:
                        help="Sliders move the slices and set what is black and white." + SAVING)
         group.addParam("showSurface", params.LabelParam, label="Surface",
                        help="Drag the map to turn it; the slider sets the density at which the surface lies." + SAVING)
+        if has_chimera():
+            group.addParam("showChimera", params.LabelParam, label="Map in ChimeraX")
+
+    def _mapPrograms(self) -> dict[str, Callable[[], View]]:
+        return {"showChimera": self._openChimera} if has_chimera() else {}
+
+    def _openChimera(self) -> View:
+        name = self.getEnumText("shownMap")
+        if name == DIFFERENCE:
+            raise ValueError("The difference is made for the pictures here and is no file. Choose another map.")
+        return ChimeraView(os.path.abspath(self._mapFile(name)))
 
     def _mapPictures(self) -> MakePictures:
         return {"showSlices": self._drawSlices, "showSurface": self._drawSurface}
@@ -124,3 +140,8 @@ def measured_local_resolution(halves: list[str], folder: str) -> str:
             ["postprocess", "--half1", halves[0], "--half2", halves[1], "--output", folder])
         pwutils.runJob(None, program, line, env=Plugin.getEnviron())
     return path
+
+
+def has_chimera() -> bool:
+    program = Chimera.getProgram()
+    return bool(program) and shutil.which(program) is not None

@@ -35,6 +35,9 @@ class SwiftresInitialModelViewer(MapPart, ParticlePart, PictureViewer):
         return {**self._mapPictures(), "showEvidence": self._drawEvidence, "showClassSizes": self._drawClassSizes,
                 "showDirections": self._drawDirections, "showGallery": self._drawGallery}
 
+    def _others(self):
+        return self._mapPrograms()
+
     def _drawEvidence(self) -> EmPlotter:
         return pictures.plot_evidence(self._files.record()["evidence"], "Course of the search")
 

@@ -41,6 +41,9 @@ class SwiftresPostprocessViewer(MapPart, ParticlePart, PictureViewer):
         return {**self._mapPictures(), "showLocalResolution": self._drawLocalResolution, "showFsc": self._drawFsc,
                 "showGuinier": self._drawGuinier, "showDirectional": self._drawDirectional, **views}
 
+    def _others(self):
+        return self._mapPrograms()
+
     def _drawLocalResolution(self) -> EmPlotter:
         local = read_map(self._result(layout.LOCAL_RESOLUTION)).voxels
         return pictures.plot_surface(read_map(self._mapFile(SHARPENED)).voxels, "local resolution", local)

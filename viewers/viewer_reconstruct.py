@@ -30,6 +30,9 @@ class SwiftresReconstructViewer(MapPart, LocalResolutionPart, ParticlePart, Pict
         return {**self._mapPictures(), **self._localResolutionPictures(), "showFsc": self._drawFsc,
                 "showDirections": self._drawDirections}
 
+    def _others(self):
+        return self._mapPrograms()
+
     def _drawFsc(self) -> EmPlotter:
         return pictures.plot_fsc(convert.read_curves(self._result(layout.fsc_name())), "Fourier shell correlation")
 

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import webbrowser
 
-from pwem.viewers import Chimera, ChimeraView, EmPlotter
+from pwem.viewers import EmPlotter
 from pwem.viewers.mdviewer.viewer import MDView
 from pyworkflow.protocol import params
 from pyworkflow.utils import getListFromRangeString
@@ -60,8 +59,6 @@ class SwiftresViewer(MapPart, LocalResolutionPart, ParticlePart, PictureViewer):
         group.addParam("showVolumes", params.LabelParam, label="Map and half maps in the Scipion viewer",
                        help="Opens Scipion's table viewer. It needs the X11 libraries of Qt; where they are missing it says "
                             "so in the terminal only.")
-        if has_chimera():
-            group.addParam("showChimera", params.LabelParam, label="Map in ChimeraX")
 
     def _addResolution(self, group):
         group.addParam("showFsc", params.LabelParam, label="Fourier shell correlation, all curves", help=SAVING.strip())
@@ -81,7 +78,7 @@ class SwiftresViewer(MapPart, LocalResolutionPart, ParticlePart, PictureViewer):
                 "showScores": self._drawScores, "showGallery": self._drawGallery}
 
     def _others(self):
-        return {"showVolumes": self._makeVolumes, "showChimera": self._makeChimera, "showReport": self._makeReport}
+        return {**self._mapPrograms(), "showVolumes": self._makeVolumes, "showReport": self._makeReport}
 
     # -------------------------- pictures --------------------------
     def _drawFsc(self) -> EmPlotter:
@@ -134,9 +131,6 @@ class SwiftresViewer(MapPart, LocalResolutionPart, ParticlePart, PictureViewer):
         volumes = self.createVolumesSqlite(files, path, self.protocol.inputParticles.get().getSamplingRate())
         return MDView(volumes, self.protocol, self.getProject().port)
 
-    def _makeChimera(self) -> View:
-        return ChimeraView(os.path.abspath(self._mapFile(REFINED)))
-
     def _makeReport(self) -> View:
         return PageView(self._result(layout.REPORT))
 
@@ -164,8 +158,3 @@ class PageView(View):
 
     def show(self) -> None:
         webbrowser.open_new_tab(f"file://{self.path}")
-
-
-def has_chimera() -> bool:
-    program = Chimera.getProgram()
-    return bool(program) and shutil.which(program) is not None

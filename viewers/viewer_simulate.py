@@ -34,6 +34,9 @@ class SwiftresSimulateViewer(MapPart, ParticlePart, PictureViewer):
         return {**self._mapPictures(), "showDirections": self._drawDirections, "showDefocus": self._drawDefocus,
                 "showGallery": self._drawGallery}
 
+    def _others(self):
+        return self._mapPrograms()
+
     def _drawDefocus(self) -> EmPlotter:
         columns = convert.read_columns(self._particlesFile(), DEFOCUS)
         return pictures.plot_histograms({"defocus (A)": sum(columns.values()) / len(columns)}, "Defocus")

@@ -7,7 +7,8 @@ pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed"
 from matplotlib import pyplot as plt  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
-from swiftres_plugin.viewers import coverage, gallery, pictures, surface  # noqa: E402
+import swiftres_plugin.viewers  # noqa: E402
+from swiftres_plugin.viewers import base, coverage, gallery, parts, pictures, surface  # noqa: E402
 
 N = 32
 Z, Y, X = np.indices((N, N, N)) - N // 2
@@ -113,3 +114,30 @@ def test_a_gaussian_low_pass_halves_its_resolution():
     passed = gallery.low_passed(wave, 16.0, 2.0)
     assert np.ptp(passed[0, 32, 16:48]) / 2 == pytest.approx(0.5, abs=0.02)
     assert gallery.low_passed(wave, 0, 2.0) is wave
+
+
+@pytest.mark.parametrize("chimera", [False, True])
+def test_every_button_of_every_viewer_does_something(project, monkeypatch, chimera):
+    """ChimeraX is offered by the viewers of maps where it is installed, and nowhere else."""
+    from pyworkflow.protocol.params import LabelParam
+    monkeypatch.setattr(parts, "has_chimera", lambda: chimera)
+    kinds = [getattr(swiftres_plugin.viewers, name) for name in swiftres_plugin.viewers.__all__]
+    for kind in (one for one in kinds if issubclass(one, base.PictureViewer)):
+        viewer = kind(project=project)
+        viewer.setProtocol(project.newProtocol(kind._targets[0]))
+        buttons = {name for name, param in viewer._definition.iterAllParams() if isinstance(param, LabelParam)}
+        assert buttons == set(viewer._getVisualizeDict()), kind
+        assert ("showChimera" in buttons) == (chimera and issubclass(kind, parts.MapPart)), kind
+
+
+def test_chimerax_opens_files_only(project, monkeypatch, tmp_path):
+    from pwem.viewers import ChimeraView
+    monkeypatch.setattr(parts, "has_chimera", lambda: True)
+    viewer = swiftres_plugin.viewers.SwiftresReconstructViewer(project=project)
+    viewer.setProtocol(project.newProtocol(viewer._targets[0]))
+    monkeypatch.setattr(viewer, "_mapFile", lambda name: str(tmp_path / "map.mrc"))
+    (view,) = viewer._getVisualizeDict()["showChimera"]()
+    assert isinstance(view, ChimeraView)
+    viewer.shownMap.set(viewer._mapNames.index(parts.DIFFERENCE))
+    (view,) = viewer._getVisualizeDict()["showChimera"]()
+    assert "no file" in view._msg
