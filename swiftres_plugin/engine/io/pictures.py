@@ -1,4 +1,4 @@
-"""Pictures of a finished map as PNG files. The one module of the engine that draws (docs/decisions/0003)."""
+"""Pictures of a finished map as PNG files. The one module of the engine that draws (docs/decisions/0005)."""
 from __future__ import annotations
 
 from collections.abc import Callable
