@@ -200,6 +200,15 @@ class EngineProtocol:
             return ["A GPU was asked for, but this machine has no NVIDIA driver: the run will use the processor."]
         return []
 
+    def _opticsWarnings(self) -> list[str]:
+        particles = self.inputParticles.get()
+        groups = 0 if particles is None else convert.forgotten_groups(particles)
+        if not groups:
+            return []
+        return [f"The particles have {groups} optics groups, but do not say which of them they are in (the import of the "
+                "RELION plugin forgets it): all are taken for the first. *relion - assign optics groups* tells them apart "
+                "again; where voltage, aberrations and pixel size are alike, nothing is lost."]
+
 
 class VolumesInput:
     """Mixed into protocols with one or several volumes in `inputVolumes`."""

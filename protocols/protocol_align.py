@@ -95,7 +95,7 @@ class ProtSwiftresAlign(EngineProtocol, VolumesInput, Prot3D):
                 *self._maskErrors(particles)]
 
     def _warnings(self):
-        return self._deviceWarnings() + self._samplingWarnings()
+        return self._deviceWarnings() + self._opticsWarnings() + self._samplingWarnings()
 
     def _summary(self):
         if not self.hasAttribute("outputParticles"):

@@ -110,7 +110,7 @@ class ProtSwiftresClassify2D(EngineProtocol, ProtClassify2D):
         return errors
 
     def _warnings(self):
-        return self._deviceWarnings()
+        return self._deviceWarnings() + self._opticsWarnings()
 
     def _summary(self):
         if not self.hasAttribute("outputClasses"):

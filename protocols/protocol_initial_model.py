@@ -122,7 +122,7 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
         return errors
 
     def _warnings(self):
-        return self._deviceWarnings()
+        return self._deviceWarnings() + self._opticsWarnings()
 
     def _summary(self):
         if not self.hasAttribute("outputParticles"):

@@ -89,7 +89,7 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
         return self._settingErrors() + self._particleErrors(particles, withPoses=True) + self._maskErrors(particles)
 
     def _warnings(self):
-        return self._deviceWarnings()
+        return self._deviceWarnings() + self._opticsWarnings()
 
     def _summary(self):
         if not self.hasAttribute("outputVolume"):

@@ -180,7 +180,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         return errors + self._particleErrors(particles, withPoses=False) + self._maskErrors(particles)
 
     def _warnings(self):
-        return self._deviceWarnings() + self._samplingWarnings()
+        return self._deviceWarnings() + self._opticsWarnings() + self._samplingWarnings()
 
     def _summary(self):
         if not self.hasAttribute("outputParticles"):

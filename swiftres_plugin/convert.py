@@ -179,6 +179,17 @@ def _imported_groups(acquisition: Acquisition) -> dict[int, dict[str, object]]:
     return {int(row.rlnOpticsGroup): dict(row._asdict()) for row in table}
 
 
+def forgotten_groups(particles: SetOfParticles) -> int:
+    """How many optics groups a set describes without saying which of its particles are in which; 0 where all is known.
+
+    The import of the RELION plugin (5.0) keeps the table of the groups, but not the group of each particle.
+    """
+    described = len(_imported_groups(particles.getAcquisition()))
+    first = particles.getFirstItem()
+    known = first is None or first.getAttributeValue(f"_{OPTICS_GROUP}", None) is not None
+    return 0 if known or described < 2 else described
+
+
 def write_particles(particles: SetOfParticles, star_path: str, stack_folder: str) -> int:
     """Write the enabled particles of a set as RELION 3.1 STAR and return their number.
 

@@ -169,7 +169,9 @@ second 4 300.0 2.7 0.07 -0.5 1.1
 """
     particles, _ = make_set(
         tmp_path, change=lambda item, i: setattr(item, "_rlnOpticsGroup", Integer(4 if i > 6 else 1)))
+    assert convert.forgotten_groups(particles) == 0
     particles.getAcquisition().opticsGroupInfo = String(text)
+    assert convert.forgotten_groups(particles) == 0
     star = tmp_path / "particles.star"
     convert.write_particles(particles, str(star), str(tmp_path))
     groups = table(star, "optics")
@@ -177,6 +179,10 @@ second 4 300.0 2.7 0.07 -0.5 1.1
     assert [group.rlnBeamTiltX for group in groups] == [0.25, -0.5]
     assert {group.rlnImagePixelSize for group in groups} == {5.0}
     assert [row.rlnOpticsGroup for row in table(star)] == [1] * 7 + [4] * (COUNT - 7)
+    (tmp_path / "other").mkdir()
+    forgetful, _ = make_set(tmp_path / "other")
+    forgetful.getAcquisition().opticsGroupInfo = String(text)
+    assert convert.forgotten_groups(forgetful) == 2
 
 
 def test_simulated_optics_groups_come_into_a_set_and_out_again(tmp_path):

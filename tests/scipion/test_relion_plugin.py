@@ -11,6 +11,7 @@ import pyworkflow as pw  # noqa: E402
 from emtable import Table  # noqa: E402
 from pwem.objects import SetOfParticles  # noqa: E402
 from pwem.protocols import ProtImportParticles  # noqa: E402
+from pyworkflow.object import Integer  # noqa: E402
 
 from swiftres_plugin import convert  # noqa: E402
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.skipif(find_spec("relion") is None,
                                 reason="the RELION plugin of Scipion is not installed: its import is not tried")
 
 COUNT = 12
-OPTICS = ("opticsGroup1 1 300.0 2.7 0.10 5.0 32 2 0.25\n", "opticsGroup2 2 200.0 2.0 0.07 5.0 32 2 -0.50\n")
+OPTICS = ("opticsGroup1 1 300.0 2.7 0.10 5.0 32 2 0.25\n", "opticsGroup2 2 300.0 2.7 0.10 5.0 32 2 -0.50\n")
+# (The import gives all groups the voltage, aberration and amplitude contrast of the first.)
 OPTICS_LABELS = ("rlnOpticsGroupName", "rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
                  "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnBeamTiltX")
 LABELS = ("rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift",
@@ -68,22 +70,37 @@ def imported(project, star):
     return protocol.outputParticles
 
 
+def with_groups(particles, path):
+    """The set with the groups that its import forgot, as *relion - assign optics groups* leaves them on the particles."""
+    assigned = SetOfParticles(filename=str(path))
+    assigned.copyInfo(particles)
+    assigned.setAlignmentProj()
+    for number, particle in enumerate(particles.iterItems()):
+        particle._rlnOpticsGroup = Integer(number % 2 + 1)
+        assigned.append(particle)
+    assigned.write()
+    return assigned
+
+
 def test_star_file_to_engine_and_back_to_relion(imported, star, tmp_path):
     """RELION's file -> import -> engine's file -> set -> RELION's file: every number comes through, to 1e-6."""
+    assert convert.forgotten_groups(imported) == 2
+    particles = with_groups(imported, tmp_path / "assigned.sqlite")
+    assert convert.forgotten_groups(particles) == 0
     ours = tmp_path / "ours.star"
-    assert convert.write_particles(imported, str(ours), str(tmp_path)) == COUNT
+    assert convert.write_particles(particles, str(ours), str(tmp_path)) == COUNT
     np.testing.assert_allclose(numbers_of(ours), numbers_of(star), atol=1e-5)  # the file is rounded to six digits
     optics = list(Table.iterRows(f"optics@{ours}"))
-    assert [(row.rlnVoltage, row.rlnBeamTiltX) for row in optics] == [(300, 0.25), (200, -0.5)]
+    assert [(row.rlnVoltage, row.rlnBeamTiltX) for row in optics] == [(300, 0.25), (300, -0.5)]
     assert [row.rlnImageName.split("/")[-1] for row in rows_of(ours)] == [
         row.rlnImageName.split("@")[1] for row in rows_of(star)]
 
     from relion.convert import writeSetOfParticles
-    found = convert.read_refined(str(ours), imported.getSamplingRate())
+    found = convert.read_refined(str(ours), particles.getSamplingRate())
     refined = SetOfParticles(filename=str(tmp_path / "refined.sqlite"))
-    refined.copyInfo(imported)
+    refined.copyInfo(particles)
     refined.setAlignmentProj()
-    refined.copyItems(imported, doClone=False, updateItemCallback=found.update)
+    refined.copyItems(particles, doClone=False, updateItemCallback=found.update)
     refined.write()
     theirs = tmp_path / "theirs.star"
     writeSetOfParticles(refined, str(theirs), alignType=refined.getAlignment())
