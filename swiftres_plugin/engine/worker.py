@@ -29,7 +29,7 @@ from swiftres_plugin.engine.align import (
 )
 from swiftres_plugin.engine.compute import Compute, open_compute
 from swiftres_plugin.engine.data.maps import Accumulator
-from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles
+from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan
@@ -75,6 +75,8 @@ def described(particles: Particles) -> Arrays:
               "slice_index": particles.slice_index, "optics_group": particles.optics_group,
               "stack_paths": as_bytes([particles.stack_paths[number] for number in used]),
               "optics": as_bytes([asdict(optics) for optics in particles.optics])}
+    if particles.poses is not None:  # what priors on poses keep to
+        arrays |= {"image_to_volume": particles.poses.image_to_volume, "shift_a": particles.poses.shift_a}
     ctf = {name: getattr(particles.ctf, name) for name in Ctf.__slots__}
     return {**arrays, **{f"ctf_{name}": values for name, values in ctf.items() if values is not None}}
 
@@ -82,9 +84,10 @@ def described(particles: Particles) -> Arrays:
 def particles_from(arrays: Arrays) -> Particles:
     """The particles that `described` made arrays of."""
     ctf = Ctf(**{name: arrays[f"ctf_{name}"] for name in Ctf.__slots__ if f"ctf_{name}" in arrays})
+    poses = Poses(arrays["image_to_volume"], arrays["shift_a"]) if "image_to_volume" in arrays else None
     return Particles(arrays["particle_id"], tuple(from_bytes(arrays["stack_paths"])), arrays["stack_index"],
                      arrays["slice_index"], tuple(_optics(values) for values in from_bytes(arrays["optics"])),
-                     arrays["optics_group"], ctf)
+                     arrays["optics_group"], ctf, poses=poses)
 
 
 def _optics(values: dict[str, Any]) -> Optics:

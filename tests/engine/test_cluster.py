@@ -149,6 +149,7 @@ def test_particles_travel_as_arrays():
     for name in ("particle_id", "slice_index", "optics_group"):
         np.testing.assert_array_equal(getattr(back, name), getattr(particles, name))
     np.testing.assert_array_equal(back.ctf.defocus_angle_rad, particles.ctf.defocus_angle_rad)
+    np.testing.assert_array_equal(back.poses.shift_a, particles.poses.shift_a)
     assert all(isinstance(array, np.ndarray) for array in worker.described(particles).values())
 
 
