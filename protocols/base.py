@@ -67,11 +67,18 @@ class EngineProtocol:
         named = SYMMETRY.fullmatch(values["symmetry"])
         return {**values, "symmetry": values["symmetry"].upper() if named else os.path.abspath(values["symmetry"])}
 
-    # -------------------------- running --------------------------
+    # -------------------------- files --------------------------
     def _getRunPath(self, *names: str) -> str:
         """Folder of the engine's run, and files in it."""
         return self._getExtraPath("run", *names)
 
+    def _particlesFile(self) -> str:
+        return self._getExtraPath("input_particles.star")
+
+    def _maskFile(self) -> str:
+        return self._getExtraPath("input_mask.mrc")
+
+    # -------------------------- running --------------------------
     def _runEngine(self, arguments: Sequence[str], onDevice: bool = True) -> None:
         """Run a command of the engine in a child process."""
         device = self._computeOptions() if onDevice else []
@@ -257,14 +264,8 @@ class VolumesInput:
             options += ["--reference", self._referenceFile(number)]
         return options if self.mask.get() is None else [*options, "--mask", self._maskFile()]
 
-    def _particlesFile(self) -> str:
-        return self._getExtraPath("input_particles.star")
-
     def _referenceFile(self, number: int) -> str:
         return self._getExtraPath(f"input_reference{number}.mrc")
-
-    def _maskFile(self) -> str:
-        return self._getExtraPath("input_mask.mrc")
 
     def _samplingWarnings(self) -> list[str]:
         particles, volumes = self.inputParticles.get(), self._volumes()

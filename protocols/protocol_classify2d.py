@@ -133,7 +133,3 @@ class ProtSwiftresClassify2D(EngineProtocol, ProtClassify2D):
 
     def _citations(self):
         return ["SwiftresThesis2023"]
-
-    # -------------------------- UTILS functions --------------------------
-    def _particlesFile(self) -> str:
-        return self._getExtraPath("input_particles.star")

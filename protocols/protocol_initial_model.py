@@ -30,7 +30,7 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
 
     *Inputs.* Particles with CTF, white on black. Poses that they may have are ignored.
 
-    *How it works.* From random maps, each step takes a batch of particles and shares every particle out over all orientations
+    *How it works.* From random poses, each step takes a batch of particles and shares every particle out over all orientations
     and positions by their likelihood, from a coarse to a finer resolution. Several random starts are followed, and the one
     that explains the particles best goes on.
 
@@ -149,6 +149,3 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     # -------------------------- UTILS functions --------------------------
     def _pixelSize(self) -> float:
         return self.inputParticles.get().getSamplingRate()
-
-    def _particlesFile(self) -> str:
-        return self._getExtraPath("input_particles.star")

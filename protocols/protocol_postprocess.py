@@ -142,9 +142,3 @@ class ProtSwiftresPostprocess(EngineProtocol, ProtAnalysis3D):
 
     def _halfFiles(self) -> list[str]:
         return [self._getExtraPath(f"input_half{number}.mrc") for number in (1, 2)]
-
-    def _maskFile(self) -> str:
-        return self._getExtraPath("input_mask.mrc")
-
-    def _particlesFile(self) -> str:
-        return self._getExtraPath("input_particles.star")

@@ -112,9 +112,3 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
     # -------------------------- UTILS functions --------------------------
     def _resolution(self, curve: str) -> float:
         return convert.resolution_a(convert.read_curves(self._getRunPath(layout.fsc_name())), curve)
-
-    def _particlesFile(self) -> str:
-        return self._getExtraPath("input_particles.star")
-
-    def _maskFile(self) -> str:
-        return self._getExtraPath("input_mask.mrc")

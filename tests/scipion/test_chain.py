@@ -128,6 +128,13 @@ def test_refinement_finds_the_poses_from_a_coarse_map(work):
     assert work.refined.outputVolume.hasHalfMaps() and work.refined.outputFSCs.getSize() == 1
 
 
+def test_half_sets_of_the_input_are_kept(work):
+    """From the simulation through refinement and alignment: a particle never changes its half."""
+    given, *kept = [{p.getObjId(): p._rlnRandomSubset.get() for p in one.outputParticles.iterItems()}
+                    for one in (work.simulated, work.refined, work.aligned)]
+    assert set(given.values()) == {1, 2} and all(one == given for one in kept)
+
+
 def test_aligned_poses_are_near_the_truth(work):
     """Refined locally, against the true map, from what the refinement found: nearer than they were."""
     coarse = np.median(list(turns_deg(work.refined.outputParticles, work.simulated.outputParticles).values()))
