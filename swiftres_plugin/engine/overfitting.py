@@ -26,13 +26,13 @@ from swiftres_plugin.settings import RefineSettings
 COARSER = 0.8  # the default limit, as a share of the frequency that was reached
 SPREAD_SHELLS = 2  # past the limit, where the masks of images and maps spread what lies before it
 LEAST_CORRELATION = 0.05  # of the data beyond the limit; less is nothing that overfitting could have made
-LOCAL_ITERATIONS = 3
+LOCAL_ITERATIONS = 8  # enough to climb from the starting map past the limit: before that nothing beyond it is compared
 
 
 @dataclass(frozen=True)
 class Substitution:
     """How to refine once more. limit_a: images lose their phases beyond, 0 for the resolution reached over 0.8;
-    whole: from the start as the run did, rather than locally from its poses; iterations: at most, 0 for three local ones
+    whole: from the start as the run did, rather than locally from its poses; iterations: at most, 0 for eight local ones
     or as many as the run might."""
 
     limit_a: float = 0.0

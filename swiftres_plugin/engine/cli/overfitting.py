@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: four fifths of the frequency that the run reached)")
     parser.add_argument("--whole", action="store_true", help="repeat the whole refinement from its starting map, which takes "
                         "as long as the run did, rather than a few local iterations from its poses")
-    parser.add_argument("--iterations", metavar="N", type=int, default=0, help="most iterations (default: 3 local ones; with "
+    parser.add_argument("--iterations", metavar="N", type=int, default=0, help="most iterations (default: 8 local ones; with "
                         "--whole as many as the run was allowed)")
     add_settings(parser, SETTINGS, given_only=True)
 
