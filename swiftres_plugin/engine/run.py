@@ -96,16 +96,7 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
         raise InputError("local alignment needs poses", where=inputs.particles, found="no angle columns",
                          remedy="Use --alignment global.")
     check_limit(settings.postprocess.guard_resolution, particles)
-    if particles.poses is None and (settings.polish.angle_prior or settings.polish.shift_prior):
-        raise InputError("a prior needs poses to keep to", where=inputs.particles, found="no angle columns",
-                         remedy="Leave --angle-prior and --shift-prior out.")
-    if settings.classes.classes > 1 and (settings.cluster.cluster or settings.stream.follow):
-        raise InputError("classes are found in one process, from particles that are all there", found="--classes with "
-                         "--cluster or --follow", remedy="Divide the finished run with 'swiftres classify'.")
-    if settings.classes.classes > 1 and len(inputs.references) > 1:
-        raise InputError("several starting maps are classes of their own",
-                         found=f"{len(inputs.references)} maps and --classes {settings.classes.classes}",
-                         remedy="Give one map, or leave --classes out.")
+    check_choices(settings, particles, inputs)
     references = [read_map(path) for path in inputs.references]
     for reference, path in zip(references, inputs.references):
         check_reference(reference, path)
@@ -121,6 +112,20 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
                     for one, path in zip(on_grid, inputs.references))
     check_different(on_grid, inputs.references, settings.schedule.initial_resolution)
     return Opened(inputs, particles, MrcSource(particles), on_grid, mask)
+
+
+def check_choices(settings: RefineSettings, particles: Particles, inputs: Inputs) -> None:
+    """Raises `InputError` for choices that these inputs, or other choices, leave no room for."""
+    if particles.poses is None and (settings.polish.angle_prior or settings.polish.shift_prior):
+        raise InputError("a prior needs poses to keep to", where=inputs.particles, found="no angle columns",
+                         remedy="Leave --angle-prior and --shift-prior out.")
+    if settings.classes.classes > 1 and (settings.cluster.cluster or settings.stream.follow):
+        raise InputError("classes are found in one process, from particles that are all there", found="--classes with "
+                         "--cluster or --follow", remedy="Divide the finished run with 'swiftres classify'.")
+    if settings.classes.classes > 1 and len(inputs.references) > 1:
+        raise InputError("several starting maps are classes of their own",
+                         found=f"{len(inputs.references)} maps and --classes {settings.classes.classes}",
+                         remedy="Give one map, or leave --classes out.")
 
 
 def fitted(reference: Map, particles: Particles, reporter: Reporter) -> Map:
