@@ -137,7 +137,7 @@ def half_round(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share
     sums = [[fold_sums(engine, setting, h, rows[fold], shares[rows[fold], k]) for fold in folds]
             for k in range(shares.shape[1])]
     total = [added(of_fold) for of_fold in zip(*sums)]
-    common = cleared(*(seen(engine, setting, total[part]) for part in HALF_FOLDS))
+    common = seen(engine, setting, total)
     scores, differences = np.full((len(rows), len(sums)), -np.inf), []
     for k, own in enumerate(sums):
         if shares[rows, k].sum() < LEAST_PARTICLES:
@@ -151,12 +151,6 @@ def half_round(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share
             reference = common + filter_shells(apart, gain)
             scores[fold, k] = fixed_scores(engine, reference, setting.noise[h], rows[fold], setting.poses)[:, 0]
     return HalfRound(scores, np.stack(differences))
-
-
-def cleared(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The mean of two maps of as many particles each, damped by how far they agree."""
-    gain = torch.from_numpy(difference_gain(correlation(first, second), 2.0)).float()
-    return filter_shells((first + second) / 2, gain)
 
 
 def others(sums: Sequence[Accumulator], number: int) -> list[Accumulator]:
