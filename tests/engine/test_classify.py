@@ -67,6 +67,7 @@ def test_a_lobe_is_found_from_nothing(minority):
         assert abs(np.mean((found[-1].shares.argmax(axis=1) == label)[setting.half == h]) - 0.5) > 0.4
 
 
+@pytest.mark.slow
 def test_halves_agree_in_nothing_where_all_particles_are_alike():
     source, _ = mixed(0.5, other=BODY)
     engine, setting = setting_over(source)
