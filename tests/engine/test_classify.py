@@ -89,7 +89,7 @@ def test_right_classes_stay_right():
     source, label = mixed(0.15)
     engine, setting = setting_over(source)
     found = rounds(engine, setting, np.eye(2)[label], RESOLUTION_A)
-    assert right(found[-1].shares, label) > 0.97 and found[-1].agreement.min() > 2 * LEAST_AGREEMENT
+    assert right(found[-1].shares, label) > 0.97 and found[-1].agreement.min() > 1.5 * LEAST_AGREEMENT  # 36 particles a half
 
 
 def test_perturbations_are_smooth_and_of_no_mean():
