@@ -36,7 +36,7 @@ from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.finish import sharpen_classes
 from swiftres_plugin.engine.follow import Stream, followed, with_new
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
-from swiftres_plugin.engine.io.files import written_atomically
+from swiftres_plugin.engine.io.files import held, written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
 from swiftres_plugin.engine.io.runs import recorded
 from swiftres_plugin.engine.io.star import read_particles, write_particles
@@ -192,14 +192,14 @@ def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Re
     settings = replace(settings, schedule=schedule)
     opened = open_inputs(inputs, settings, reporter)
     output.mkdir(parents=True, exist_ok=True)
-    with recorded(database, output, asked_for(inputs, settings), reporter):
+    with held(output), recorded(database, output, asked_for(inputs, settings), reporter):
         carry_on(opened, settings, output, reporter, None)
 
 
 def resume_run(output: Path, changes: dict[str, dict[str, object]], reporter: Reporter, database: Path | None = None) -> None:
     """Go on with the run in `output` after its last finished iteration; `changes` to its settings, by branch."""
     opened, settings, state = open_run(output, changes, reporter)
-    with recorded(database, output, asked_for(opened.inputs, settings), reporter):
+    with held(output), recorded(database, output, asked_for(opened.inputs, settings), reporter):
         carry_on(opened, settings, output, reporter, state)
 
 

@@ -1,7 +1,8 @@
-"""Writing a file so that it is either whole or not there."""
+"""Writing a file so that it is either whole or not there, and a folder by one process at a time."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,3 +25,27 @@ def written_atomically(path: Path | str) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path | str) -> Iterator[None]:
+    """Keep other processes from holding `folder` too, until the block ends or the process does, however that happens.
+
+    Raises `InputError` when another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path | str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError("another process is writing to this folder", where=folder,
+                         remedy="Wait until it ends, or stop it, and try again.") from None
+    except OSError:  # some network file systems cannot lock folders, and runs must work there as well
+        pass
