@@ -6,7 +6,6 @@ only: the Scipion side reads this module without the engine.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -236,9 +235,6 @@ class RefineSettings:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=1)
 
     @classmethod
     def from_dict(cls, tree: dict[str, dict[str, Any]]) -> RefineSettings:

@@ -62,12 +62,6 @@ def rotation_vector_to_matrix(vector_rad: torch.Tensor) -> torch.Tensor:
     return identity + torch.sinc(angle / math.pi) * cross + torch.sinc(angle / (2 * math.pi)) ** 2 / 2 * (cross @ cross)
 
 
-def matrix_to_rotation_vector(rotations: np.ndarray) -> np.ndarray:
-    """(..., 3) axis times angle (radians, at most pi) of rotations (..., 3, 3)."""
-    rotations = np.asarray(rotations, dtype=np.float64)
-    return Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_rotvec().reshape(*rotations.shape[:-2], 3)
-
-
 def random_rotations(count: int, generator: np.random.Generator) -> np.ndarray:
     """(count, 3, 3) rotations, uniform on SO(3)."""
     return Rotation.from_quat(generator.normal(size=(count, 4))).as_matrix()

