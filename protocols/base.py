@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import pyworkflow.utils as pwutils
 from pwem.objects import FSC, SetOfParticles, SetOfVolumes, Volume, VolumeMask
 from pyworkflow import BETA
 from pyworkflow.object import Set
@@ -75,6 +76,10 @@ class EngineProtocol:
     def _particlesFile(self) -> str:
         return self._getExtraPath("input_particles.star")
 
+    def _convertParticles(self) -> None:
+        """Write the particles as the engine reads them."""
+        convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+
     def _maskFile(self) -> str:
         return self._getExtraPath("input_mask.mrc")
 
@@ -90,6 +95,12 @@ class EngineProtocol:
         environ = Plugin.getEnviron()
         environ.setdefault(layout.RUNS_VARIABLE, os.path.abspath(self.getProject().getPath(layout.RUNS_DATABASE)))
         return environ
+
+    def _runAnew(self, command: str, inputs: Sequence[str], chosen: str, always: Sequence[str], onDevice: bool = True) -> None:
+        """Run a command from its start, with the settings `chosen` (JSON), into the folder of the run."""
+        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
+        options = settings_form.as_options(json.loads(chosen), always=always, tree=self._tree)
+        self._runEngine([command, *inputs, *options, "--output", self._getRunPath()], onDevice)
 
     def _runEngineWatched(self, arguments: Sequence[str], look: Callable[[], None]) -> None:
         """As `_runEngine`, calling `look` every few seconds. The job waits in a thread: only this one may use databases."""
@@ -251,7 +262,7 @@ class VolumesInput:
 
     def _convertInputs(self) -> None:
         """Write what the engine reads."""
-        convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+        self._convertParticles()
         for number, volume in enumerate(self._volumes(), 1):
             convert.write_map(volume, self._referenceFile(number))
         if self.mask.get() is not None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pyworkflow.utils as pwutils
 from pwem.objects import Class3D, SetOfClasses3D, SetOfParticles
 from pwem.protocols import Prot3D
 from pyworkflow.object import Pointer
@@ -68,9 +67,7 @@ class ProtSwiftresAlign(EngineProtocol, VolumesInput, Prot3D):
         self._convertInputs()
 
     def alignStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        options = settings_form.as_options(json.loads(chosen), always=ALWAYS_NAMED, tree=self._tree)
-        self._runEngine(["align", *self._inputOptions(), *options, "--output", self._getRunPath()])
+        self._runAnew("align", self._inputOptions(), chosen, ALWAYS_NAMED)
 
     def createOutputStep(self, inputs: str, chosen: str):
         several = len(self._volumes()) > 1

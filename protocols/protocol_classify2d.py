@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pyworkflow.utils as pwutils
 from pwem.objects import Class2D, Particle, SetOfAverages, SetOfClasses2D, SetOfParticles
 from pwem.protocols import ProtClassify2D
 from pyworkflow.object import Pointer
@@ -62,12 +61,10 @@ class ProtSwiftresClassify2D(EngineProtocol, ProtClassify2D):
     # -------------------------- STEPS functions --------------------------
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
-        convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+        self._convertParticles()
 
     def classifyStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        options = settings_form.as_options(json.loads(chosen), always=ALWAYS_NAMED, tree=self._tree)
-        self._runEngine(["classify2d", "--particles", self._particlesFile(), *options, "--output", self._getRunPath()])
+        self._runAnew("classify2d", ["--particles", self._particlesFile()], chosen, ALWAYS_NAMED)
 
     def createOutputStep(self, inputs: str, chosen: str):
         self._setOutput("outputParticles", self._alignedInPlane(self.inputParticles.get()), self.inputParticles)

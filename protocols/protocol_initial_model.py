@@ -4,12 +4,11 @@ from __future__ import annotations
 import json
 import os
 
-import pyworkflow.utils as pwutils
 from pwem.objects import Class3D, SetOfClasses3D, SetOfParticles, SetOfVolumes, Volume
 from pwem.protocols import ProtInitialVolume
 from pyworkflow.object import Pointer
 
-from swiftres_plugin import convert, layout, settings
+from swiftres_plugin import layout, settings
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -70,12 +69,10 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     # -------------------------- STEPS functions --------------------------
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
-        convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+        self._convertParticles()
 
     def searchStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        options = settings_form.as_options(json.loads(chosen), always=ALWAYS_NAMED, tree=self._tree)
-        self._runEngine(["initial-model", "--particles", self._particlesFile(), *options, "--output", self._getRunPath()])
+        self._runAnew("initial-model", ["--particles", self._particlesFile()], chosen, ALWAYS_NAMED)
 
     def createOutputStep(self, inputs: str, chosen: str):
         count = self.count.get()

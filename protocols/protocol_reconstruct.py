@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pyworkflow.utils as pwutils
 from pwem.objects import FSC, Volume, VolumeMask
 from pwem.protocols import ProtReconstruct3D
 from pyworkflow.protocol import params
@@ -66,16 +65,13 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
     # -------------------------- STEPS functions --------------------------
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
-        convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+        self._convertParticles()
         if self.mask.get() is not None:
             convert.write_map(self.mask.get(), self._maskFile())
 
     def reconstructStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
         mask = [] if self.mask.get() is None else ["--mask", self._maskFile()]
-        options = settings_form.as_options(json.loads(chosen), always=("symmetry",))
-        self._runEngine(["reconstruct", "--particles", self._particlesFile(), *mask, *options,
-                         "--output", self._getRunPath()])
+        self._runAnew("reconstruct", ["--particles", self._particlesFile(), *mask], chosen, ("symmetry",))
 
     def createOutputStep(self, inputs: str, chosen: str):
         pixel_size_a, folder = self.inputParticles.get().getSamplingRate(), self._getRunPath()

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pyworkflow.utils as pwutils
 from pwem.objects import SetOfParticles, Volume, VolumeMask
 from pwem.protocols import EMProtocol
 from pyworkflow.protocol import params
@@ -77,9 +76,7 @@ class ProtSwiftresSimulate(EngineProtocol, EMProtocol):
             convert.write_map(self.inputVolume.get(), self._volumeFile())
 
     def simulateStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        options = settings_form.as_options(json.loads(chosen), always=("count", "snr", "symmetry"), tree=self._tree)
-        self._runEngine(["simulate", *self._sourceOptions(), *options, "--output", self._getRunPath()], onDevice=False)
+        self._runAnew("simulate", self._sourceOptions(), chosen, ("count", "snr", "symmetry"), onDevice=False)
 
     def createOutputStep(self, inputs: str, chosen: str):
         particles = self._createSetOfParticles()

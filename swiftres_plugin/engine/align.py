@@ -42,6 +42,7 @@ SHIFT_BYTES = 32  # and shift of the search
 VOLUME_BYTES = 28  # to transform a map for the search
 MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
+COMPARED = 200  # particles whose CTFs and noise decide how images are compared with references
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
 LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
@@ -131,6 +132,11 @@ class Searcher:
         return Searcher(self.basis.to(device), gallery, self.index.over(gallery.vectors), self.shifts_a.to(device))
 
 
+def evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """Some of `rows`, at even distances: at least `count` where there are as many, and less than twice as many."""
+    return rows[:: max(1, len(rows) // count)]
+
+
 def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
     """Gallery, principal components and index of a Fourier volume for the plan's grid."""
     band = engine.spectra.band.up_to(plan.search_shell).to(engine.device)
@@ -143,7 +149,7 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     settings = engine.settings.search
     recipe = parse_recipe(settings.recipe, settings.components)
     check_gallery(len(rotations), (recipe.components or 2 * len(band)) + plan.search_shell, engine.compute)
-    sample = engine.batch(rows[:: max(1, len(rows) // 200)], band)
+    sample = engine.batch(evenly(rows, COMPARED), band)
     basis = comparison(volume, rotations, sample, per_sample(noise, sample), settings, recipe.components)
     gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
     training = None

@@ -11,19 +11,18 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine, align_classes
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import by_row, diameter, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
-from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_poses
+from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_results
 from swiftres_plugin.engine.stages.consensus import consensus
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import AlignSettings, RefineSettings, ScheduleSettings
 
@@ -38,14 +37,11 @@ def align_files(inputs: Inputs, settings: AlignSettings, output: Path, reporter:
     chosen = as_refinement(settings)
     opened = open_inputs(inputs, chosen, reporter)
     warn_of_faiss(reporter)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    scratch = Path(settings.compute.scratch or output)
     mask = None if opened.mask is None else opened.mask.voxels
-    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
-    engine = Engine(spectra, compute, open_symmetry(settings.target.symmetry), chosen, reporter, mask)
+    engine = open_engine(opened.source, open_symmetry(settings.target.symmetry), chosen, reporter, output, mask)
     state = start(engine, opened.references, mask)
     found, agreement = align_everyone(engine, state, settings.consensus.repeats)
-    write_particles(output / layout.PARTICLES, posed(opened.particles, state, found, agreement))
+    write_particles(output / layout.PARTICLES, posed(opened.particles, found, agreement))
     write_json(output / layout.RUN, provenance(opened, settings, found, agreement, engine, began, reporter.warnings))
 
 
@@ -87,11 +83,11 @@ def align_once(engine: Engine, state: RefinementState, plan: IterationPlan, name
     return by_row(state.half, parts)
 
 
-def posed(particles: Particles, state: RefinementState, found: Assignment, agreement: np.ndarray | None) -> Particles:
+def posed(particles: Particles, found: Assignment, agreement: np.ndarray | None) -> Particles:
     """The particles with their new poses and scores; half sets only where the input had them, as both see one map."""
-    done = with_poses(particles, replace(state, assignment=found))
+    done = with_results(particles, found)
     repeated = {} if agreement is None else {"agreement": agreement, "consensus": (agreement > 0.5).astype(int)}
-    return replace(done, half=particles.half, scores={**done.scores, **repeated})
+    return replace(done, scores={**done.scores, **repeated})
 
 
 def provenance(opened: Opened, settings: AlignSettings, found: Assignment, agreement: np.ndarray | None, engine: Engine,

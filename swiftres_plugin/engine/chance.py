@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, align_classes, residual_noise
+from swiftres_plugin.engine.align import Engine, align_classes, evenly, residual_noise
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
@@ -55,12 +55,12 @@ class Chance:
         A few images of noise tell whether it is worth asking more, and how much of the noise fits take away, which is made
         good in those that count.
         """
-        few = rows[:: max(1, len(rows) // FEW_IMAGES)]
+        few = evenly(rows, FEW_IMAGES)
         blank, found = self.aligned(few, noise)
         if np.mean(likelihood < np.quantile(found.log_likelihood, 0.95)) < LEAST_CHANCE / 2:
             return np.ones(len(rows))
         left = residual_noise(blank, self.references, np.arange(len(few)), found)
-        some = rows[:: max(1, len(rows) // NOISE_IMAGES)]
+        some = evenly(rows, NOISE_IMAGES)
         chance = self.aligned(some, noise * np.clip(noise / left, 1, MOST_TAKEN))[1].log_likelihood
         return probability_of_particle(likelihood, chance)
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ import torch
 from swiftres_plugin.engine.align import Engine, reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
-from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, small_engine
+from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, map_of_folds, small_engine
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.classes import (
@@ -32,7 +34,7 @@ from swiftres_plugin.engine.stages.classes import (
     one_class_each,
     posterior,
 )
-from swiftres_plugin.engine.stages.postprocess import correlation, masked_reference
+from swiftres_plugin.engine.stages.postprocess import correlation
 from swiftres_plugin.engine.stages.reconstruct import finished
 
 FOLDS = 4
@@ -136,18 +138,23 @@ def half_round(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share
     folds = [np.arange(f, len(rows), FOLDS) for f in range(FOLDS)]
     sums = [[fold_sums(engine, setting, h, rows[fold], shares[rows[fold], k]) for fold in folds]
             for k in range(shares.shape[1])]
-    total = [added(of_fold) for of_fold in zip(*sums)]
-    common = seen(engine, setting, total)
+    total = [reduce(add, of_fold) for of_fold in zip(*sums)]
+
+    def seen(parts: Sequence[Accumulator]) -> torch.Tensor:
+        return map_of_folds(engine, setting.window, parts)
+
+    common, parts_of_all = seen(total), [seen(total[part]) for part in HALF_FOLDS]
+    rest_of_all = [seen(others(total, number)) for number in range(FOLDS)]
     scores, differences = np.full((len(rows), len(sums)), -np.inf), []
     for k, own in enumerate(sums):
         if shares[rows, k].sum() < LEAST_PARTICLES:
             differences.append(np.zeros(common.shape, dtype=np.float32))
             continue
-        parts = [seen(engine, setting, own[part]) - seen(engine, setting, total[part]) for part in HALF_FOLDS]
+        parts = [seen(own[part]) - of_all for part, of_all in zip(HALF_FOLDS, parts_of_all)]
         gain = torch.from_numpy(difference_gain(correlation(*parts), 2 * (FOLDS - 1) / FOLDS)).float()
         differences.append(filter_shells((parts[0] + parts[1]) / 2, gain).cpu().numpy())
         for number, fold in enumerate(folds):
-            apart = seen(engine, setting, others(own, number)) - seen(engine, setting, others(total, number))
+            apart = seen(others(own, number)) - rest_of_all[number]
             reference = common + filter_shells(apart, gain)
             scores[fold, k] = fixed_scores(engine, reference, setting.noise[h], rows[fold], setting.poses)[:, 0]
     return HalfRound(scores, np.stack(differences))
@@ -158,13 +165,6 @@ def others(sums: Sequence[Accumulator], number: int) -> list[Accumulator]:
     return [one for fold, one in enumerate(sums) if fold != number]
 
 
-def added(sums: Sequence[Accumulator]) -> Accumulator:
-    total = sums[0]
-    for one in sums[1:]:
-        total = total + one
-    return total
-
-
 def fold_sums(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share: np.ndarray) -> Accumulator:
     """Sums of the particles at `rows` with their `share` in a class."""
     kept = share > LEAST_SHARE
@@ -173,11 +173,6 @@ def fold_sums(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share:
     rows, share = rows[kept], share[kept]
     weight = share if setting.trust is None else share * setting.trust[rows]
     return reconstruct_half(engine, setting.noise[h], rows, setting.poses.take(rows), f"classes, half {h + 1}", share=weight)
-
-
-def seen(engine: Engine, setting: Setting, sums: Sequence[Accumulator]) -> torch.Tensor:
-    """The map of some folds, without its solvent."""
-    return masked_reference(engine.solved(added(sums)), setting.window)
 
 
 def started(engine: Engine, setting: Setting, count: int, resolution_a: float,
@@ -192,7 +187,7 @@ def started(engine: Engine, setting: Setting, count: int, resolution_a: float,
     shares = np.zeros((len(setting.half), count))
     for h in (0, 1):
         rows = np.flatnonzero(setting.half == h)
-        common = seen(small, here, [fold_sums(small, here, h, rows, np.ones(len(rows)))])
+        common = map_of_folds(small, window, [fold_sums(small, here, h, rows, np.ones(len(rows)))])
         strength = PERTURBED * common.std()
         scores = np.concatenate([fixed_scores(small, common + strength * field.to(common), here.noise[h], rows, here.poses)
                                  for field in fields], axis=1)

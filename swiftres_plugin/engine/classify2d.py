@@ -14,7 +14,6 @@ from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_optics
 from swiftres_plugin.engine.class_averages import conclude
 from swiftres_plugin.engine.class_search import class_count, find_classes
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.classes import ClassAverages, ClassSearch, Placements
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.initial_model import coarse_spectra
@@ -24,10 +23,10 @@ from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.star_classes import write_classes
 from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.maths.geometry import euler_to_matrix
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.refine import draw_halves
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import versions
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import Classify2dSettings, ClassSettings, RefineSettings
 
@@ -42,14 +41,11 @@ def new_classification(particles: str, settings: Classify2dSettings, output: Pat
     began = time.time()
     reporter = TeeReporter(reporter)
     found = open_particles(particles, settings.classification)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
     asked = {"inputs": {"particles": particles}, "settings": dataclasses.asdict(settings)}
-    write_json(output / layout.SETTINGS, asked)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, scratch)
     shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
-    whole = Engine(spectra, compute, np.eye(3)[None], shared, reporter)
-    engine = replace(whole, spectra=coarse_spectra(spectra, settings.classification.finest_resolution))
+    whole = open_engine(MrcSource(found), np.eye(3)[None], shared, reporter, output)
+    write_json(output / layout.SETTINGS, asked)
+    engine = replace(whole, spectra=coarse_spectra(whole.spectra, settings.classification.finest_resolution))
     search = find_classes(engine, settings.classification)
     half = draw_halves(found, settings.compute.seed)
     averages, placements = conclude(engine, whole, search, settings.classification, half)

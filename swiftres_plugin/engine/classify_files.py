@@ -13,7 +13,6 @@ from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_different, check_output_folder, check_reference
 from swiftres_plugin.engine.classify import Round, Setting, classify, rounds, started_from
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.given_poses import COARSE_A, noise_and_window, opened_mask
@@ -21,13 +20,13 @@ from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.reconstruct import LEAST_PARTICLES, open_particles, reconstruct, write_result
 from swiftres_plugin.engine.reference_scale import scaled_reference
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import fitted, versions
 from swiftres_plugin.engine.stages.postprocess import masked_reference
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ClassifySettings, ReconstructSettings, RefineSettings
 
@@ -53,14 +52,10 @@ def classify_files(inputs: ClassInputs, settings: ClassifySettings, output: Path
     particles = open_particles(inputs.particles)
     operators = open_symmetry(settings.classification.symmetry)
     mask, references = opened_mask(inputs.mask, particles), opened_references(inputs.references, particles, reporter)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    output.mkdir(parents=True, exist_ok=True)
-    spectra = load_spectra(MrcSource(particles), settings.preprocess, compute, reporter,
-                           Path(settings.compute.scratch or output))
     chosen = RefineSettings(preprocess=settings.preprocess, compute=settings.compute,
                             reconstruct=ReconstructSettings(pose_samples=1))  # a STAR file tells no uncertainty
     half = draw_halves(particles, settings.compute.seed)
-    engine = Engine(replace(spectra, particles=replace(particles, half=half)), compute, operators, chosen, reporter)
+    engine = open_engine(MrcSource(replace(particles, half=half)), operators, chosen, reporter, output)
     found = parted(engine, references, mask, settings)
     warn_of_classes(found[-1], reporter)
     write_classes(engine, found[-1], output)

@@ -23,7 +23,7 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine import worker
-from swiftres_plugin.engine.align import Engine, PowerSums, to_search
+from swiftres_plugin.engine.align import COMPARED, Engine, PowerSums, evenly, to_search
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Particles
@@ -182,7 +182,7 @@ def poses_of(poses: Assignment | None, rows: np.ndarray, spread: bool = False) -
 
 def sampled(engine: Engine, rows: np.ndarray, last_shell: int) -> worker.Arrays:
     """Particles that decide, in every worker alike, how images are compared."""
-    chosen = rows[:: max(1, len(rows) // 200)]
+    chosen = evenly(rows, COMPARED)
     length = len(engine.spectra.band.up_to(last_shell))
     values = engine.spectra.values[torch.from_numpy(chosen), :length]
     return {**worker.described(engine.spectra.particles.take(chosen)), "values": values.numpy()}

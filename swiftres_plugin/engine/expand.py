@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.refine import draw_halves
 
 SOURCE, MATE, IDENTITY = "swiftresSourceParticle", "swiftresMate", "swiftresParticleId"
 
@@ -21,16 +22,8 @@ def expanded(particles: Particles, operators: np.ndarray, seed: int) -> Particle
         raise ValueError("particles without poses have no mates")
     count, mates = len(particles), len(operators)
     source, mate = np.repeat(np.arange(count), mates), np.tile(np.arange(mates), count)
-    half = drawn_half(count, seed) if particles.half is None else particles.half
-    every = replace(particles, half=half).take(source)
+    every = replace(particles, half=draw_halves(particles, seed)).take(source)
     poses = Poses(operators[mate] @ particles.poses.image_to_volume[source], particles.poses.shift_a[source])
     names = {IDENTITY: np.arange(count * mates), SOURCE: source, MATE: mate}
     extra = {**every.extra, **{name: (values + 1).astype(str) for name, values in names.items()}}
     return replace(every, particle_id=np.arange(count * mates), poses=poses, extra=extra)
-
-
-def drawn_half(count: int, seed: int) -> np.ndarray:
-    """(N,) 0 or 1, as many of each."""
-    half = np.zeros(count, dtype=np.int64)
-    half[np.random.default_rng([seed, 1]).permutation(count)[: count // 2]] = 1
-    return half

@@ -1,19 +1,22 @@
 """Particles at poses that are known: their noise, the window their maps are seen through, and how a map fits them."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import RESIDUAL_BYTES, Engine, image_noise, reconstruct_half, residual_noise
 from swiftres_plugin.engine.checks import check_mask
+from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Band
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.maths.fourier import resample_cube
-from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import masked_reference, soften, solvent_mask, sphere_mask
@@ -77,6 +80,11 @@ def fixed_scores(engine: Engine, reference: torch.Tensor, noise: np.ndarray, row
     return np.concatenate(engine.compute.map(scored, parts))
 
 
+def map_of_folds(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator]) -> torch.Tensor:
+    """The map of some folds, without its solvent."""
+    return masked_reference(engine.solved(reduce(add, sums)), window)
+
+
 def small_engine(engine: Engine, window: np.ndarray, resolution_a: float) -> tuple[Engine, np.ndarray]:
     """The engine on the shells up to a resolution, in the smallest box that holds them, and the window in that box.
 
@@ -87,9 +95,8 @@ def small_engine(engine: Engine, window: np.ndarray, resolution_a: float) -> tup
     box_px = min(spectra.band.box_px, 2 * (band.last_shell + MARGIN_SHELLS))
     small = Band(box_px, band.box_a / box_px, band.wave_px, band.shell)
     fitting = resample_cube(torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32)), box_px).clamp(0, 1)
-    there = replace(at_best_poses(engine), spectra=Spectra(spectra.values[:, :len(small)], small, spectra.particles),
-                    reporter=SilentReporter(), seconds={}, recalls=[])
-    return there, fitting.numpy()
+    cut = Spectra(spectra.values[:, :len(small)], small, spectra.particles)
+    return replace(at_best_poses(engine).silent(), spectra=cut), fitting.numpy()
 
 
 def at_best_poses(engine: Engine) -> Engine:

@@ -4,14 +4,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.overfitting import Overfitting, Substitution, check_limit, figures, guard, write_overfitting
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.run import open_run
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 
 
@@ -27,13 +25,9 @@ def guard_run(run: Path, changes: dict[str, dict[str, object]], how: Substitutio
         raise InputError("the run has no finished iteration", where=run,
                          remedy=f"Go on with 'swiftres refine --resume {run}'.")
     check_limit(how.limit_a, opened.particles)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    output.mkdir(parents=True, exist_ok=True)
     mask = None if opened.mask is None else opened.mask.voxels
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(opened.source, settings.preprocess, compute, reporter, scratch)
-    engine = Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter, mask)
-    found = guard(opened.source, opened.references, mask, state, engine, how, scratch)
+    engine = open_engine(opened.source, open_symmetry(settings.schedule.symmetry), settings, reporter, output, mask)
+    found = guard(opened.source, opened.references, mask, state, engine, how, Path(settings.compute.scratch or output))
     for number, one in enumerate(found, 1):
         write_overfitting(one, output, number)
     write_json(output / layout.OVERFITTING, {"run": str(run.resolve()), "whole": how.whole,

@@ -12,9 +12,8 @@ import numpy as np
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_box
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
-from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.initial_model import InitialModels, coarse_spectra, find_models
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, write_map
@@ -22,9 +21,9 @@ from swiftres_plugin.engine.io.png import enlarged, montage, stretched, write_pn
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.report import Reporter, TeeReporter
-from swiftres_plugin.engine.run import versions
-from swiftres_plugin.engine.stages.preprocess import load_spectra
+from swiftres_plugin.engine.run import versions, with_results
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import InitialModelSettings, ModelSettings, RefineSettings
 
@@ -42,13 +41,11 @@ def new_initial_model(particles: str, settings: InitialModelSettings, output: Pa
     reporter = TeeReporter(reporter)
     found = open_particles(particles, settings.model)
     operators = open_symmetry(settings.model.symmetry)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, scratch)
+    shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
+    whole = open_engine(MrcSource(found), operators, shared, reporter, output)
     asked = {"inputs": {"particles": particles}, "settings": dataclasses.asdict(settings)}
     write_json(output / layout.SETTINGS, asked)
-    shared = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
-    engine = Engine(coarse_spectra(spectra, settings.model.finest_resolution), compute, operators, shared, reporter)
+    engine = replace(whole, spectra=coarse_spectra(whole.spectra, settings.model.finest_resolution))
     models = find_models(engine, settings.model, found.box_px)
     reporter.warning(HAND)
     write_models(output, models, found)
@@ -81,10 +78,7 @@ def write_models(output: Path, models: InitialModels, particles: Particles) -> N
     """Maps, particles and picture of a finished search."""
     for number, one in enumerate(models.maps, 1):
         write_map(output / layout.map_name(number), one)
-    found = models.assignment
-    scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability, "class_id": found.class_id}
-    posed = replace(particles, poses=Poses(found.image_to_volume, found.shift_a), scores={**particles.scores, **scores})
-    write_particles(output / layout.PARTICLES, posed)
+    write_particles(output / layout.PARTICLES, with_results(particles, models.assignment))
     write_png(output / layout.SLICES, pictured(models.maps))
 
 

@@ -9,17 +9,16 @@ import numpy as np
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine, image_noise, reconstruct_half
 from swiftres_plugin.engine.checks import check_mask, check_optics, check_output_folder
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map, write_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_fsc
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages.postprocess import compute_fsc, signal_to_noise, solvent_mask, sphere_mask
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ReconstructSettings, RefineSettings
 
@@ -51,12 +50,8 @@ def reconstruct_files(particles: str, mask: str, settings: RefineSettings, outpu
     window = read_map(mask) if mask else None
     if window is not None:
         check_mask(window, found.box_px, found.pixel_size_a, mask)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    output.mkdir(parents=True, exist_ok=True)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(MrcSource(found), settings.preprocess, compute, reporter, scratch)
     once = replace(settings, reconstruct=ReconstructSettings(pose_samples=1))  # a STAR file tells no uncertainty
-    engine = Engine(spectra, compute, operators, once, reporter, None if window is None else window.voxels)
+    engine = open_engine(MrcSource(found), operators, once, reporter, output, None if window is None else window.voxels)
     result = reconstruct(engine)
     write_result(result, output)
     return result

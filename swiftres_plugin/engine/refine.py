@@ -12,6 +12,7 @@ from swiftres_plugin.engine.align import (
     RESIDUAL_BYTES,
     Engine,
     align_classes,
+    evenly,
     given_candidates,
     image_noise,
     joined,
@@ -131,7 +132,7 @@ def _sample(state: RefinementState) -> np.ndarray:
 
 def sampled_rows(rows: np.ndarray) -> np.ndarray:
     """Some `SAMPLE` of `rows`, evenly."""
-    return rows[:: max(1, len(rows) // SAMPLE)]
+    return evenly(rows, SAMPLE)
 
 
 def searched_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,

@@ -21,15 +21,15 @@ import torch
 from swiftres_plugin.engine.align import Engine, reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
-from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, small_engine
+from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, map_of_folds, small_engine
 from swiftres_plugin.engine.maths.axes import rotated, symmetrised
 from swiftres_plugin.engine.maths.fourier import filter_shells
-from swiftres_plugin.engine.stages.postprocess import correlation, masked_reference
+from swiftres_plugin.engine.stages.classes import difference_gain
+from swiftres_plugin.engine.stages.postprocess import correlation
 
 FOLDS = 4
 MOST_ROUNDS = 12
 SETTLED = 0.01  # share of particles that still change
-LEAST_GAIN = 0.05
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,9 +130,10 @@ def one_round(engine: Engine, question: Question, poses: Assignment) -> Round:
         sums = [reconstruct_half(engine, question.noise[h], fold, poses.take(fold), f"relaxation, half {h + 1}")
                 for fold in folds]
         even, parts = parted(engine, question, sums)
-        gain = uneven_gain(*parts)
+        # the signal of what breaks the symmetry is far below that of the map, which the symmetric part makes
+        gain = torch.from_numpy(difference_gain(correlation(*parts), 2 * (FOLDS - 1) / FOLDS)).float()
         for number, fold in enumerate(folds):
-            rest = seen(engine, question, [one for f, one in enumerate(sums) if f != number]) - even
+            rest = map_of_folds(engine, question.window, [one for f, one in enumerate(sums) if f != number]) - even
             scores[fold] = fixed_scores(engine, even + filter_shells(rest, gain), question.noise[h], fold, poses,
                                         question.operators)
         uneven.append(filter_shells((parts[0] + parts[1]) / 2, gain).cpu().numpy())
@@ -150,30 +151,10 @@ def parted(engine: Engine, question: Question,
     What a particle leaves of itself in the shared part adds the same to the score of each of its mates.
     """
     middle = len(sums) // 2
-    wholes = [seen(engine, question, part) for part in (sums[:middle], sums[middle:])]
+    wholes = [map_of_folds(engine, question.window, part) for part in (sums[:middle], sums[middle:])]
     first, second = (torch.from_numpy(symmetrised(whole.cpu().numpy(), question.operators)).to(whole.device)
                      for whole in wholes)
     return (first + second) / 2, (wholes[0] - first, wholes[1] - second)
-
-
-def uneven_gain(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Gain (S,) per shell of the part that breaks the symmetry, from its own correlation between two halves of the folds.
-
-    Its signal-to-noise ratio is far below that of the map, which the symmetric part makes. Never less than LEAST_GAIN, or
-    a symmetry that is not yet broken would stay so.
-    """
-    curve = correlation(first, second)
-    smooth = np.convolve(np.pad(curve, 1, mode="edge"), np.ones(3) / 3, mode="valid").clip(0, 0.99)
-    ratio = smooth / (1 - smooth) * 2 * (FOLDS - 1) / FOLDS  # of the map of all folds but one
-    return torch.from_numpy(np.maximum(ratio / (1 + ratio), LEAST_GAIN)).float()
-
-
-def seen(engine: Engine, question: Question, sums: Sequence[Accumulator]) -> torch.Tensor:
-    """The map of some folds, without its solvent."""
-    total = sums[0]
-    for one in sums[1:]:
-        total = total + one
-    return masked_reference(engine.solved(total), question.window)
 
 
 def likest_operator(first: np.ndarray, second: np.ndarray, operators: np.ndarray) -> tuple[np.ndarray, float]:

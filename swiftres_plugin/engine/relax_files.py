@@ -11,7 +11,6 @@ import torch
 from swiftres_plugin import layout
 from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_reference
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
@@ -22,6 +21,7 @@ from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.symmetry import closest_mates
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.reconstruct import open_particles
 from swiftres_plugin.engine.reference_scale import scaled_reference
 from swiftres_plugin.engine.refine import draw_halves, input_poses
@@ -29,7 +29,6 @@ from swiftres_plugin.engine.relax import Question, Relaxation, relax, scattered
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import fitted, versions
 from swiftres_plugin.engine.stages.postprocess import masked_reference
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import RefineSettings, RelaxSettings
 
@@ -66,11 +65,8 @@ def relax_files(inputs: RelaxInputs, settings: RelaxSettings, output: Path, repo
                          remedy="Name the group that the structure nearly has.")
     window = opened_mask(inputs.mask, particles)
     reference = opened_reference(inputs.reference, particles, reporter) if inputs.reference else None
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
     chosen = RefineSettings(preprocess=settings.preprocess, compute=settings.compute)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(MrcSource(particles), settings.preprocess, compute, reporter, scratch)
-    engine = Engine(spectra, compute, np.eye(3)[None], chosen, reporter)
+    engine = open_engine(MrcSource(particles), np.eye(3)[None], chosen, reporter, output)
     found, half = answered(engine, operators, window, reference, settings)
     write_particles(output / layout.PARTICLES, relaxed_particles(particles, half, found, operators))
     if found.agreement < LEAST_AGREEMENT:

@@ -31,6 +31,7 @@ from swiftres_plugin.engine.cluster import check_cluster, clustered
 from swiftres_plugin.engine.compute import Compute, open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
+from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.finish import sharpen_classes
@@ -328,16 +329,18 @@ def warn_of_faiss(reporter: Reporter) -> None:
 
 def with_poses(particles: Particles, state: RefinementState) -> Particles:
     """The particles with the state's poses, half sets and scores."""
-    found = state.assignment
-    if found is None:
+    if state.assignment is None:
         return particles
-    scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability,
-              "class_id": found.class_id}
-    if state.trust is not None:
-        scores["trust"] = state.trust
+    done = with_results(particles, state.assignment)
+    scores = done.scores if state.trust is None else {**done.scores, "trust": state.trust}
+    return replace(done, half=state.half, scores=scores)
+
+
+def with_results(particles: Particles, found: Assignment) -> Particles:
+    """The particles with the poses and scores that an alignment found."""
+    scores = {"log_likelihood": found.log_likelihood, "max_probability": found.max_probability, "class_id": found.class_id}
     poses = Poses(found.image_to_volume, shift_of_image(particles, found.shift_a))
-    return replace(particles, poses=poses, half=state.half,
-                   scores={**particles.scores, **scores})
+    return replace(particles, poses=poses, scores={**particles.scores, **scores})
 
 
 def publish(folder: Path, state: RefinementState, opened: Opened, output: Path) -> None:

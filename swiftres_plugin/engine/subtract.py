@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from swiftres_plugin.engine.checks import check_mask
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
+from swiftres_plugin.engine.given_poses import opened_mask
 from swiftres_plugin.engine.io.mrc import MrcSource, StackWriter, read_map
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.reconstruct import open_particles
@@ -81,11 +81,8 @@ def opened_maps(inputs: SubtractInputs, particles: Particles) -> tuple[Map, ...]
 
 def kept_part(path: str, particles: Particles) -> np.ndarray:
     """(n, n, n) from 0 to 1: what is kept; nothing without a mask."""
-    if not path:
-        return np.zeros((particles.box_px,) * 3, np.float32)
-    mask = read_map(path)
-    check_mask(mask, particles.box_px, particles.pixel_size_a, path)
-    return mask.voxels
+    mask = opened_mask(path, particles)
+    return np.zeros((particles.box_px,) * 3, np.float32) if mask is None else mask
 
 
 def subtract(source: MrcSource, maps: tuple[Map, ...], kept: np.ndarray, invert: bool, stack: Path,

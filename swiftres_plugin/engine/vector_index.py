@@ -23,7 +23,6 @@ from swiftres_plugin.engine.align import (
 )
 from swiftres_plugin.engine.align_files import as_refinement
 from swiftres_plugin.engine.checks import check_optics
-from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Band, Candidates, Gallery
@@ -43,6 +42,7 @@ from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.fourier import image_band
 from swiftres_plugin.engine.maths.metrics import MetricBasis
 from swiftres_plugin.engine.maths.vectors import Basis
+from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import diameter, start
 from swiftres_plugin.engine.report import Reporter
@@ -50,7 +50,6 @@ from swiftres_plugin.engine.run import Inputs, open_inputs, warn_of_faiss
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.index import FaissIndex, TorchIndex, visit_lists
 from swiftres_plugin.engine.stages.noise import per_sample
-from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.engine.stages.search import shift_grid
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import AlignSettings, RefineSettings
@@ -95,10 +94,7 @@ def over_particles(particles: Particles, settings: RefineSettings, output: Path,
                    work: Callable[[Engine], Result]) -> Result:
     """What `work` makes of an engine over the particles."""
     warn_of_faiss(reporter)
-    compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
-    scratch = Path(settings.compute.scratch or output)
-    spectra = load_spectra(MrcSource(particles), settings.preprocess, compute, reporter, scratch)
-    return work(Engine(spectra, compute, open_symmetry(settings.schedule.symmetry), settings, reporter))
+    return work(open_engine(MrcSource(particles), open_symmetry(settings.schedule.symmetry), settings, reporter, output))
 
 
 def arrays_of(searcher: Searcher, with_vectors: bool) -> dict[str, np.ndarray]:

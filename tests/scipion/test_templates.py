@@ -74,7 +74,7 @@ def filled(name, data):
     """The workflow file of a template whose gaps are filled; files are those of `data`."""
     one = template(name)
     for alias, value in FILLED[name].items():
-        one.setParamValue(alias, str(data / value) if isinstance(value, str) else value)
+        one.setParamValue(alias, str(data / value if isinstance(value, str) else value))  # as a form gives them
     return one.createTemplateFile()
 
 

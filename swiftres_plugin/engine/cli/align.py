@@ -6,6 +6,7 @@ from pathlib import Path
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.engine.cli.folder import new_folder
 from swiftres_plugin.settings import AlignSettings
 
 NAME = "align"
@@ -27,13 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from swiftres_plugin.engine.align_files import align_files
-    from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
-    from swiftres_plugin.engine.run import Inputs, check_output_folder
-    settings, output = settings_from(args, AlignSettings), Path(args.output)
+    from swiftres_plugin.engine.run import Inputs
+    settings = settings_from(args, AlignSettings)
     mask = str(Path(args.mask).resolve()) if args.mask else ""
     inputs = Inputs(str(Path(args.particles).resolve()), tuple(str(Path(m).resolve()) for m in args.reference), mask)
-    check_output_folder(output)
-    output.mkdir(parents=True, exist_ok=True)
-    align_files(inputs, settings, output, TeeReporter(TerminalReporter(), JsonLinesReporter(output / layout.PROGRESS)))
+    output, reporter = new_folder(args.output)
+    align_files(inputs, settings, output, reporter)
     print(f"poses: {output / layout.PARTICLES}")
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.engine.cli.folder import new_folder
 from swiftres_plugin.settings import InitialModelSettings
 
 NAME = "initial-model"
@@ -22,13 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from swiftres_plugin.engine.checks import check_output_folder
     from swiftres_plugin.engine.initial_model_files import new_initial_model
-    from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
     settings = settings_from(args, InitialModelSettings)
-    output = Path(args.output)
-    check_output_folder(output)
-    output.mkdir(parents=True, exist_ok=True)
-    reporter = TeeReporter(TerminalReporter(), JsonLinesReporter(output / layout.PROGRESS))
+    output, reporter = new_folder(args.output)
     new_initial_model(str(Path(args.particles).resolve()), settings, output, reporter)
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.arguments import add_settings, settings_from
+from swiftres_plugin.engine.cli.folder import reporter_of
 from swiftres_plugin.engine.cli.runs import database_of_run
 from swiftres_plugin.errors import InputError, SwiftresError
 from swiftres_plugin.settings import leaves
@@ -39,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.resume:
         _needed(args, "particles")
         _needed(args, "reference")
-    from swiftres_plugin.engine.report import JsonLinesReporter, TeeReporter, TerminalReporter
     from swiftres_plugin.engine.run import Inputs, check_output_folder, new_run, resume_run
     settings = settings_from(args)
     if not args.resume:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     elif not output.is_dir():
         raise InputError("there is no run to go on with", where=output, expected="the folder of an earlier run")
     output.mkdir(parents=True, exist_ok=True)
-    reporter = TeeReporter(TerminalReporter(), JsonLinesReporter(output / layout.PROGRESS))
+    reporter = reporter_of(output)
     database = database_of_run(args.database, output)
     if args.resume:
         resume_run(output, _changes(args), reporter, database)
