@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine import align
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.state import ClassState, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.geometry import random_rotations
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.plan import plan_iteration

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.classify import Round, Setting, classify
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Particles, Poses
 from swiftres_plugin.engine.demo_model import build_demo_model
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import fixed_scores, noise_and_window
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.render import render_atoms

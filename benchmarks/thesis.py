@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from swiftres_plugin.engine.align import Engine, align_half
+from swiftres_plugin.engine.align import align_half
 from swiftres_plugin.engine.align_files import as_refinement
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry

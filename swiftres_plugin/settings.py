@@ -85,14 +85,16 @@ class SearchSettings:
         20.0, "Finest resolution used by the exhaustive vector search. Finer detail is used in the local refinement "
         "that follows it. Lower values cost time and rarely find more.", unit="A", minimum=4.0, advanced=True)
     recipe: str = choice(
-        "auto", "How references are kept for the vector search: 'auto' (exact inner product of the principal components), "
-        "'torch' (the same as a plain matrix product), 'exact' (every coefficient), 'PCA128', 'PCA64', 'IVFPQ48' and "
-        "'IVFPQ32' (48 and 32 bytes a reference), 'SQ8', 'SQfp16', or any FAISS factory string such as 'IVF1024,Flat' or "
-        "'PCA64,IVF,SQ8'. 'IVF' without a number takes as many lists as suit the references.", advanced=True)
+        "auto", "How references are searched: 'auto' (from coarse to fine, turned in the plane when they are needed; the "
+        "fastest), or all of them in one index: 'torch' (plain matrix products of the principal components), 'Flat' (the same "
+        "by FAISS), 'exact' (every coefficient), 'PCA128', 'PCA64', 'IVFPQ48' and 'IVFPQ32' (48 and 32 bytes a reference), "
+        "'SQ8', 'SQfp16', or any FAISS factory string such as 'IVF1024,Flat' or 'PCA64,IVF,SQ8'. 'IVF' without a number takes "
+        "as many lists as suit the references.", advanced=True)
     nprobe: int = choice(64, "Lists visited by an inverted-file (IVF) recipe.", minimum=1, advanced=True)
     components: int = choice(
-        128, "Principal components in which references and particles are compared; 0 compares every coefficient. Recipes "
-        "that name a number of their own keep it.", minimum=0, maximum=1024, advanced=True)
+        512, "Principal components in which references and particles are compared, at most; 0 compares every coefficient. "
+        "Fewer are faster and lose particles where images are noisy. Recipes that name a number of their own keep it.",
+        minimum=0, maximum=4096, advanced=True)
     candidates: int = choice(
         32, "Distinct candidates kept from the vector search for exact scoring.", minimum=1, maximum=1024, advanced=True)
     metric: str = choice(

@@ -1,254 +1,39 @@
 """One half of the particles against its own maps: search, rank, refine, and sum into a reconstruction."""
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Lock
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
-from swiftres_plugin.engine.data.search import Assignment, Band, Candidates, Gallery, VectorIndex
-from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch, Spectra
-from swiftres_plugin.engine.data.state import IterationPlan, Recall
+from swiftres_plugin.engine.data.search import Assignment, Candidates
+from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.data.state import IterationPlan
+from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
-from swiftres_plugin.engine.maths.geometry import perturbed, random_rotations, so3_grid
-from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume
-from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
-from swiftres_plugin.engine.report import Reporter, SilentReporter
+from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices
+from swiftres_plugin.engine.searching import Searcher, joined, measure_recall, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
-from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
-from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis, find_metric_basis
-from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_recipe
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
-from swiftres_plugin.engine.stages.preprocess import make_batch
-from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert, solve
-from swiftres_plugin.engine.stages.search import MATCHES_PER_SHIFT, search, shift_grid
-from swiftres_plugin.errors import InputError
-from swiftres_plugin.settings import PolishSettings, RefineSettings, SearchSettings
+from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
+from swiftres_plugin.settings import PolishSettings
 
 # Working memory in bytes, as measured and a little more. Per coefficient of a particle:
 SAMPLE_BYTES = 300  # and pose of the local refinement
 RESIDUAL_BYTES = 80
 IMAGE_BYTES = 40
 INSERT_BYTES = 140
-SHIFT_BYTES = 32  # and shift of the search
-# Per voxel of the twofold padded cube:
-VOLUME_BYTES = 28  # to transform a map for the search
-MAP_BYTES = 36  # to transform sums back to a map
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
-COMPARED = 200  # particles whose CTFs and noise decide how images are compared with references
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
 LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
-RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
-RECALL_LEAST = 8  # but for so few particles
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
 
 NEVER = -np.inf  # log-likelihood of a particle that was not aligned yet
-PowerSums = list[tuple[np.ndarray, np.ndarray]]  # sums of power (groups, S) and numbers of particles (groups,), part by part
-
-
-class Cluster(Protocol):
-    """Processes elsewhere that hold the images of a run, and do what reads many of them; see the functions of these names."""
-
-    def image_power(self, engine: Engine, rows: np.ndarray) -> PowerSums: ...
-
-    def align_half(self, engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
-                   previous: Assignment | None, diameter_a: float, name: str) -> Assignment: ...
-
-    def unexplained(self, engine: Engine, reference: torch.Tensor, rows: np.ndarray, poses: Assignment) -> PowerSums: ...
-
-    def reconstruct_half(self, engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
-                         last_shell: int, share: np.ndarray | None) -> Accumulator: ...
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Engine:
-    """What every stage of a run shares: data, place of work, symmetry, and where to report.
-
-    With a `cluster` the images lie there, and `spectra` reads the few that are needed here when they are asked for.
-    """
-
-    spectra: Spectra
-    compute: Compute
-    operators: np.ndarray
-    settings: RefineSettings
-    reporter: Reporter
-    user_mask: np.ndarray | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    recalls: list[Recall] = field(default_factory=list)
-    cluster: Cluster | None = None
-
-    @property
-    def device(self) -> torch.device:
-        return self.compute.device
-
-    def on(self, place: Compute) -> Engine:
-        """The same run, for the part of the work that is done at `place`."""
-        return self if place is self.compute else replace(self, compute=place)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds spent inside to the account of `stage`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def silent(self) -> Engine:
-        """The same run for work on the side: it reports nothing and keeps its own accounts."""
-        return replace(self, reporter=SilentReporter(), seconds={}, recalls=[])
-
-    def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
-        return make_batch(self.spectra, rows, band, self.device)
-
-    def volume(self, reference: torch.Tensor, last_shell: int) -> torch.Tensor:
-        """The Fourier volume of a map, on the device."""
-        place = self.compute.place(VOLUME_BYTES * (2 * len(reference)) ** 3)
-        return fourier_volume(reference.to(place), last_shell).to(self.device)
-
-    def solved(self, sums: Accumulator, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
-        """The map of `sums`; on the device where its memory allows."""
-        box_px = self.spectra.band.box_px
-        return solve(sums, box_px, signal_to_noise, self.compute.place(MAP_BYTES * (2 * box_px) ** 3))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Searcher:
-    """The vector search against one map, ready to be asked."""
-
-    basis: Comparison
-    gallery: Gallery
-    index: VectorIndex
-    shifts_a: torch.Tensor
-
-    def to(self, device: torch.device) -> Searcher:
-        gallery = self.gallery.to(device)
-        return Searcher(self.basis.to(device), gallery, self.index.over(gallery.vectors), self.shifts_a.to(device))
-
-
-def evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """Some of `rows`, at even distances: at least `count` where there are as many, and less than twice as many."""
-    return rows[:: max(1, len(rows) // count)]
-
-
-def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
-    """Gallery, principal components and index of a Fourier volume for the plan's grid."""
-    band = engine.spectra.band.up_to(plan.search_shell).to(engine.device)
-    step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
-    rotations = so3_grid(step_rad)
-    rotations = rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)]
-    if plan.gallery_seed is not None:
-        chance = np.random.default_rng([engine.settings.compute.seed, 5, plan.gallery_seed])
-        rotations = perturbed(rotations, step_rad / 4, chance)
-    settings = engine.settings.search
-    recipe = parse_recipe(settings.recipe, settings.components)
-    check_gallery(len(rotations), (recipe.components or 2 * len(band)) + plan.search_shell, engine.compute)
-    sample = engine.batch(evenly(rows, COMPARED), band)
-    basis = comparison(volume, rotations, sample, per_sample(noise, sample), settings, recipe.components)
-    gallery = build_gallery(volume, rotations, step_rad, basis, engine.compute)
-    training = None
-    if recipe.quantises and len(rotations) < TRAINING:
-        more = random_rotations(TRAINING, np.random.default_rng([engine.settings.compute.seed, 3]))
-        training = build_gallery(volume, more, step_rad, basis, engine.compute).vectors
-    shifts = torch.from_numpy(shift_grid(plan.shift_range_a, plan.shift_step_a)).float().to(engine.device)
-    index = build_index(gallery.vectors, settings.recipe, settings.nprobe, training)
-    return Searcher(basis, gallery, index, shifts)
-
-
-def comparison(volume: torch.Tensor, rotations: np.ndarray, sample: ParticleBatch, noise: torch.Tensor,
-               settings: SearchSettings, components: int) -> Comparison:
-    """How particles like `sample`, with noise power (B, L), are compared with references: by the metric of the settings."""
-    if settings.metric == "likelihood":
-        return find_basis(volume, rotations, sample.band, (sample.ctf ** 2 / noise).mean(0), components)
-    return find_metric_basis(volume, rotations, sample, noise, settings.metric, settings.wiener, components)
-
-
-def coarsest_step(operators: int) -> float:
-    """Spacing (rad) that leaves about four directions in the asymmetric unit of a group of so many operators."""
-    return 0.5 * float(np.sqrt(4 * np.pi / operators))
-
-
-def check_gallery(references: int, components: int, compute: Compute) -> None:
-    """Raises `InputError` when the vectors of as many references, twice while they are gathered, pass half the memory."""
-    size = references * components * 8
-    if size > compute.memory_bytes / 2:
-        raise InputError("the grid of orientations does not fit in memory",
-                         found=f"{references:,} references, {size / 1e9:.1f} GB",
-                         expected=f"at most {compute.memory_bytes / 2e9:.1f} GB",
-                         remedy="Raise --search-resolution, or allow more memory with --memory.")
-
-
-def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.ndarray, centre_a: np.ndarray,
-                report: bool = True) -> list[Candidates]:
-    """Candidates of every particle in `rows`, in batches, on the engine's (first) device.
-
-    The index uses all cores of a processor, so there batches run one after another.
-    """
-    count = engine.settings.search.candidates
-
-    def searching(place: Compute) -> Callable[[np.ndarray], Candidates]:
-        here, asked = engine.on(place), searcher.to(place.device)
-
-        def searched(part: np.ndarray) -> Candidates:
-            batch = here.batch(part, asked.basis.band)
-            centre = torch.from_numpy(centre_a[part]).float().to(here.device)
-            return search(batch, per_sample(noise, batch), centre, asked.shifts_a, asked.basis, asked.gallery, asked.index,
-                          count).to(engine.device)
-
-        return searched
-
-    def done(part: np.ndarray) -> None:
-        if report:
-            engine.reporter.advance(len(part))
-
-    parts = engine.compute.batches(rows, bytes_to_search(searcher, count))
-    return engine.compute.one_by_one().spread(searching, parts, done)
-
-
-def bytes_to_search(searcher: Searcher, count: int) -> int:
-    """Working memory of the search for `count` candidates of a particle."""
-    shifts = len(searcher.shifts_a)
-    compared = min(4 * count, shifts * MATCHES_PER_SHIFT)  # matches of a particle that are told apart, each from each
-    vector = len(searcher.basis.band) * SHIFT_BYTES + 8 * searcher.gallery.vectors.shape[1] + 400
-    return shifts * vector + 10 * compared ** 2
-
-
-def joined(parts: list[Candidates]) -> Candidates:
-    return Candidates(torch.cat([p.image_to_volume for p in parts]), torch.cat([p.shift_a for p in parts]),
-                      torch.cat([p.score for p in parts]))
-
-
-def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
-                   centre_a: np.ndarray, found: Candidates) -> Recall:
-    """How many of a sample of `rows` have the pose that an exhaustive search likes best among their candidates `found`.
-
-    A candidate counts within 1.5 steps of the grid, in orientation and shift. Batches of a few particles share each slice.
-    """
-    band, gallery = searcher.basis.band, searcher.gallery
-    chosen = recall_sample(engine, len(rows), 2 * len(band) / gallery.vectors.shape[1])
-    held = 0
-    step_a = float(searcher.shifts_a.norm(dim=1)[1:].min()) if len(searcher.shifts_a) > 1 else 0.0
-    for part in engine.compute.batches(chosen, len(searcher.shifts_a) * (len(band) * SHIFT_BYTES + 400)):
-        batch = engine.batch(rows[part], band)
-        centre = torch.from_numpy(centre_a[rows[part]]).float().to(engine.device)
-        moves = centre[:, None] + searcher.shifts_a[None]
-        best = exhaustive_search(batch, per_sample(noise, batch), volume, gallery.image_to_volume, moves)
-        held += int(holds_best(found.take(part), best, engine.operators, 1.5 * gallery.angular_step_rad,
-                               1.5 * step_a + 1e-3).sum())
-    return Recall(held, len(chosen), searcher.index.description)
-
-
-def recall_sample(engine: Engine, particles: int, cost: float) -> np.ndarray:
-    """Which of so many particles are searched exhaustively, where one costs as much as the vector search of `cost`."""
-    allowed = int(RECALL_SHARE * particles / cost)
-    count = min(particles, engine.settings.search.recall_sample, max(RECALL_LEAST, allowed))
-    return np.unique(np.linspace(0, particles - 1, count).round().astype(np.int64))
 
 
 def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarray) -> Candidates:
@@ -303,16 +88,16 @@ def prior_of_input(engine: Engine, rows: np.ndarray) -> local.Prior | None:
 def rounds(plan: IterationPlan, settings: PolishSettings, candidates: int) -> list[tuple[int, int, int]]:
     """(finest shell, candidates kept, steps) of each round of refinement: many candidates coarsely, few finely.
 
-    Candidates stand on a grid, so they are compared only after a step or two.
+    Candidates stand on a grid, so they are compared only after a step. The next iteration goes on from a search, so that
+    need not end at rest.
     """
     if not plan.exhaustive:
         return [(plan.last_shell, candidates, settings.steps)]
-    basins, half = settings.basins, max(2, settings.steps // 2)
     middle = int(round((plan.search_shell * plan.last_shell) ** 0.5))
-    coarse = [(plan.search_shell, 4 * basins, 2)]
+    found = [(plan.search_shell, 2 * settings.basins, 1)]
     if middle < 0.9 * plan.last_shell:
-        coarse.append((middle, 2 * basins, half))
-    return [*coarse, (plan.last_shell, basins, settings.steps)]
+        found.append((middle, settings.basins, max(2, settings.steps // 4)))
+    return [*found, (plan.last_shell, max(1, settings.basins // 2), max(2, settings.steps // 2))]
 
 
 def polish_candidates(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates, diameter_a: float,

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine, align_classes
+from swiftres_plugin.engine.align import align_classes
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json

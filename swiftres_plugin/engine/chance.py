@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, align_classes, evenly, residual_noise
+from swiftres_plugin.engine.align import align_classes, residual_noise
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.searching import evenly
 from swiftres_plugin.engine.stages.noise import shell_means
 from swiftres_plugin.engine.stages.preprocess import group_transforms, typical_defocus_a
 from swiftres_plugin.engine.stages.trust import LEAST_CHANCE, probability_of_particle
@@ -72,7 +74,8 @@ class Chance:
         """An engine over images of noise with the optics of `rows`, and what their alignment finds."""
         settings = self.engine.settings
         blank = noise_images(self.engine.spectra, rows, noise, settings.preprocess, settings.compute.seed + self.h)
-        aside = replace(self.engine.silent(), spectra=blank, cluster=None)
+        unmeasured = replace(settings, search=replace(settings.search, recall_sample=0))
+        aside = replace(self.engine.silent(), spectra=blank, cluster=None, settings=unmeasured)
         return aside, align_classes(aside, self.references, self.state.noise[self.h], np.arange(len(rows)), self.plan, None,
                                     self.diameter_a, "")
 

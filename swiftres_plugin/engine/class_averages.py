@@ -13,7 +13,7 @@ from operator import add
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, image_noise
+from swiftres_plugin.engine.align import image_noise
 from swiftres_plugin.engine.class_search import (
     average_rings,
     bytes_to_share,
@@ -25,6 +25,7 @@ from swiftres_plugin.engine.class_search import (
 from swiftres_plugin.engine.data.classes import ClassAverages, ClassSearch, Placements
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.initial_model import radius_px
 from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.planes import complete_axis, empty_planes, insert_planes

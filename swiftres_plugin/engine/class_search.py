@@ -15,12 +15,14 @@ from operator import add
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, image_noise
+from swiftres_plugin.engine.align import image_noise
 from swiftres_plugin.engine.data.classes import ClassSearch
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.initial_model import radius_px, samples
 from swiftres_plugin.engine.maths.fourier import spectra_to_images
+from swiftres_plugin.engine.maths.geometry import shift_grid
 from swiftres_plugin.engine.maths.polar import (
     cell_area,
     harmonics,
@@ -33,7 +35,6 @@ from swiftres_plugin.engine.maths.polar import (
 from swiftres_plugin.engine.maths.resample import images_from, spectra_at
 from swiftres_plugin.engine.stages.noise import per_sample, shell_means
 from swiftres_plugin.engine.stages.preprocess import circular_window, particle_ctf
-from swiftres_plugin.engine.stages.search import shift_grid
 from swiftres_plugin.engine.stages.turns import Templates, TurnSums, soft_turns
 from swiftres_plugin.settings import ClassSettings
 

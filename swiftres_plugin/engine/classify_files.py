@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_different, check_output_folder, check_reference
 from swiftres_plugin.engine.classify import Round, Setting, classify, rounds, started_from
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import COARSE_A, noise_and_window, opened_mask
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import write_particles

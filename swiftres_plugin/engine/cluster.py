@@ -23,16 +23,18 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine import worker
-from swiftres_plugin.engine.align import COMPARED, Engine, PowerSums, evenly, to_search
+from swiftres_plugin.engine.align import to_search
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import RowsOnDemand, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
+from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.io.mrc import MrcSource
 from swiftres_plugin.engine.maths.fourier import image_band
 from swiftres_plugin.engine.report import Reporter, SilentReporter
+from swiftres_plugin.engine.searching import COMPARED, evenly
 from swiftres_plugin.engine.stages.preprocess import load_spectra, typical_defocus_a
 from swiftres_plugin.errors import InputError, SwiftresError
 from swiftres_plugin.settings import RefineSettings

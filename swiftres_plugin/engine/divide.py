@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.classify import LEAST_SHARE, Setting, classify, rounds
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import with_room
 
 FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds noise and little else

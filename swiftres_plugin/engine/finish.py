@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.data.state import ClassState, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import write_map
 from swiftres_plugin.engine.postprocess import orientation_coverage, sharpen_halves
 from swiftres_plugin.engine.stages.postprocess import particle_diameter_px

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from swiftres_plugin.engine.align import NEVER, Engine
+from swiftres_plugin.engine.align import NEVER
 from swiftres_plugin.engine.checks import check_optics
 from swiftres_plugin.engine.data.particles import Optics, Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import RowsInPieces, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import check_stacks
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.plan import plan_iteration

@@ -17,19 +17,19 @@ from operator import add
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import INSERT_BYTES, Engine, image_noise
+from swiftres_plugin.engine.align import INSERT_BYTES, image_noise
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Assignment, Band
 from swiftres_plugin.engine.data.spectra import Spectra
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain, resample_cube
-from swiftres_plugin.engine.maths.geometry import random_rotations, so3_grid
+from swiftres_plugin.engine.maths.geometry import random_rotations, shift_grid, so3_grid
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, fourier_volume, insert_slices
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import per_sample, shell_means
 from swiftres_plugin.engine.stages.postprocess import masked_reference, particle_diameter_px, sphere_mask
 from swiftres_plugin.engine.stages.reconstruct import finished, insert, solve
-from swiftres_plugin.engine.stages.search import shift_grid
 from swiftres_plugin.engine.stages.soft import References, SoftSums, soft_sums
 from swiftres_plugin.settings import ModelSettings
 

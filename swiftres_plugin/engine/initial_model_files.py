@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_box
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.initial_model import InitialModels, coarse_spectra, find_models
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, write_map
 from swiftres_plugin.engine.io.png import enlarged, montage, stretched, write_png

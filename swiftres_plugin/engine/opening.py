@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.particles import ParticleSource
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages.preprocess import load_spectra
 from swiftres_plugin.settings import RefineSettings

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.data.maps import Fsc, Map
 from swiftres_plugin.engine.data.particles import Particles, ParticleSource, Poses
 from swiftres_plugin.engine.data.state import ClassState, RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.tables import write_table
 from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.refine import refine, start

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine, image_noise, reconstruct_half
+from swiftres_plugin.engine.align import image_noise, reconstruct_half
 from swiftres_plugin.engine.checks import check_mask, check_optics, check_output_folder
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map, write_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry

@@ -4,8 +4,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, given_candidates
+from swiftres_plugin.engine.align import given_candidates
 from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.refine import fitted_scale, sampled_rows
 from swiftres_plugin.engine.stages.noise import per_sample
 

@@ -1,6 +1,7 @@
 """The corridor: iterate, and iterate until at rest. A generator of states; the caller writes files and reports."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,16 +11,11 @@ import torch
 from swiftres_plugin.engine.align import (
     NEVER,
     RESIDUAL_BYTES,
-    Engine,
     align_classes,
-    evenly,
     given_candidates,
     image_noise,
-    joined,
-    prepare_search,
     reconstruct_half,
     residual_noise,
-    search_rows,
 )
 from swiftres_plugin.engine.chance import trusted
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
@@ -28,11 +24,13 @@ from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
 from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, weight_in_class, with_classes
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
+from swiftres_plugin.engine.searching import evenly, joined, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
@@ -49,6 +47,7 @@ from swiftres_plugin.engine.stages.postprocess import (
 SAMPLE = 500  # particles that find the grey scale of the starting map, and how far maps favour their own particles
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
 LEAST_RECALL = 0.99  # share of particles whose best pose the vector search must find
+UNLIKELY = 0.025  # probability below which a sample shows that it does not
 LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
 
 
@@ -312,13 +311,20 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
 
 
 def warn_of_recall(engine: Engine, record: IterationRecord) -> None:
-    """Tell that the vector search loses particles, where its sample shows it."""
-    if record.recall < LEAST_RECALL:
-        missed = round((1 - record.recall) * record.recall_particles)
+    """Tell that the vector search loses particles, where its sample shows it and not by chance."""
+    if np.isnan(record.recall):
+        return
+    missed = round((1 - record.recall) * record.recall_particles)
+    if chance_of_misses(missed, record.recall_particles) < UNLIKELY:
         engine.reporter.warning(
             f"The vector search of iteration {record.number} ({record.index}) missed the best pose of {missed} of "
             f"{record.recall_particles} particles that were also searched exhaustively. Raise --candidates, --components or "
             "--nprobe, or use --recipe exact.")
+
+
+def chance_of_misses(missed: int, sampled: int) -> float:
+    """Probability that a search which finds `LEAST_RECALL` of all misses as many or more of a sample."""
+    return 1 - sum(math.comb(sampled, k) * (1 - LEAST_RECALL) ** k * LEAST_RECALL ** (sampled - k) for k in range(missed))
 
 
 def in_classes(engine: Engine, state: RefinementState) -> RefinementState:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine, reconstruct_half
+from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, map_of_folds, small_engine
 from swiftres_plugin.engine.maths.axes import rotated, symmetrised
 from swiftres_plugin.engine.maths.fourier import filter_shells

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.checks import check_reference
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import noise_and_window, opened_mask
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import write_particles

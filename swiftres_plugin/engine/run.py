@@ -18,7 +18,6 @@ import torch
 
 import swiftres_plugin
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import Cluster, Engine
 from swiftres_plugin.engine.checks import (
     check_different,
     check_mask,
@@ -34,6 +33,7 @@ from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.engine import Cluster, Engine
 from swiftres_plugin.engine.finish import sharpen_classes
 from swiftres_plugin.engine.follow import Stream, followed, with_new
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
@@ -324,7 +324,8 @@ def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
 
 def warn_of_faiss(reporter: Reporter) -> None:
     if problem := faiss_problem():
-        reporter.warning(f"FAISS cannot be used ({problem}); the search runs as a plain matrix product.")
+        reporter.warning(f"FAISS cannot be used ({problem}): searches run as plain matrix products, and recipes of FAISS are "
+                         "refused.")
 
 
 def with_poses(particles: Particles, state: RefinementState) -> Particles:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import HalfMaps, Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles, Poses
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.ctf import contrast_transfer
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra, spectra_to_images
 from swiftres_plugin.engine.maths.geometry import random_rotations

@@ -11,16 +11,7 @@ import torch
 
 import swiftres_plugin
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import (
-    SAMPLE_BYTES,
-    Engine,
-    Searcher,
-    image_noise,
-    joined,
-    polish_candidates,
-    prepare_search,
-    search_rows,
-)
+from swiftres_plugin.engine.align import SAMPLE_BYTES, image_noise, polish_candidates
 from swiftres_plugin.engine.align_files import as_refinement
 from swiftres_plugin.engine.checks import check_optics
 from swiftres_plugin.engine.data.maps import Map
@@ -28,6 +19,7 @@ from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Band, Candidates, Gallery
 from swiftres_plugin.engine.data.spectra import Comparison
 from swiftres_plugin.engine.data.state import IterationPlan
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.index_folder import (
     check_new_index,
     read_class,
@@ -40,6 +32,7 @@ from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.fourier import image_band
+from swiftres_plugin.engine.maths.geometry import shift_grid
 from swiftres_plugin.engine.maths.metrics import MetricBasis
 from swiftres_plugin.engine.maths.vectors import Basis
 from swiftres_plugin.engine.opening import open_engine
@@ -47,10 +40,11 @@ from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import diameter, start
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.run import Inputs, open_inputs, warn_of_faiss
+from swiftres_plugin.engine.searching import index_search, joined, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.index import FaissIndex, TorchIndex, visit_lists
 from swiftres_plugin.engine.stages.noise import per_sample
-from swiftres_plugin.engine.stages.search import shift_grid
+from swiftres_plugin.engine.stages.search import IndexSearch
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import AlignSettings, RefineSettings
 
@@ -79,7 +73,7 @@ def train(inputs: Inputs, settings: AlignSettings, output: Path, reporter: Repor
         noise = image_noise(engine, rows)
         for number, one in enumerate(state.classes, 1):
             volume = engine.volume(one.references[0], plan.search_shell)
-            searcher = prepare_search(engine, volume, noise, rows, plan)
+            searcher = index_search(engine, volume, noise, rows, plan)
             index = searcher.index.index if isinstance(searcher.index, FaissIndex) else None
             density = Map(one.references[0].cpu().numpy(), opened.particles.pixel_size_a)
             write_class(output, number, arrays_of(searcher, index is None), index, density)
@@ -97,7 +91,7 @@ def over_particles(particles: Particles, settings: RefineSettings, output: Path,
     return work(open_engine(MrcSource(particles), open_symmetry(settings.schedule.symmetry), settings, reporter, output))
 
 
-def arrays_of(searcher: Searcher, with_vectors: bool) -> dict[str, np.ndarray]:
+def arrays_of(searcher: IndexSearch, with_vectors: bool) -> dict[str, np.ndarray]:
     """Everything of a search but its FAISS index, by name."""
     basis = searcher.basis
     found = {"image_to_volume": searcher.gallery.image_to_volume}
@@ -115,7 +109,7 @@ def arrays_of(searcher: Searcher, with_vectors: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
-def described(searcher: Searcher, inputs: Inputs, settings: AlignSettings, particles: Particles,
+def described(searcher: IndexSearch, inputs: Inputs, settings: AlignSettings, particles: Particles,
               plan: IterationPlan) -> dict[str, Any]:
     """What index.json says."""
     vectors, shell = searcher.gallery.vectors, plan.search_shell
@@ -189,7 +183,7 @@ def matched(engine: Engine, index: Path, number: int, told: dict[str, Any], matc
     return joined(engine.compute.map(ranked, engine.compute.batches(rows, len(band) * SAMPLE_BYTES)))
 
 
-def open_searcher(engine: Engine, index: Path, number: int, told: dict[str, Any]) -> tuple[Searcher, Map]:
+def open_searcher(engine: Engine, index: Path, number: int, told: dict[str, Any]) -> tuple[IndexSearch, Map]:
     """The vector search that was saved for a class, on the engine's device, and the map it searches."""
     arrays, saved, density = read_class(index, number)
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items() if values.ndim}
@@ -205,7 +199,8 @@ def open_searcher(engine: Engine, index: Path, number: int, told: dict[str, Any]
         visit_lists(saved, told["index"], engine.settings.search.nprobe)
     reach = engine.settings.search.max_shift or 0.1 * band.box_a
     shifts = torch.from_numpy(shift_grid(reach, told["shift_step_a"])).float()
-    return Searcher(comparison_of(arrays, tensors, band, told), gallery, asked, shifts).to(engine.device), density
+    found = IndexSearch(comparison_of(arrays, tensors, band, told), gallery, asked, shifts)
+    return found.to(engine.device), density
 
 
 def comparison_of(arrays: dict[str, np.ndarray], tensors: dict[str, torch.Tensor], band: Band,

@@ -13,12 +13,12 @@ import reference
 import torch
 from scipy.spatial.transform import Rotation
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.report import SilentReporter

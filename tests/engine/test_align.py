@@ -9,15 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from synthetic import Phantom, assignment_of, engine_over, particle_set, plain_spectra
 
-from swiftres_plugin.engine.align import (
-    align_half,
-    check_gallery,
-    coarsest_step,
-    decided,
-    to_search,
-    without_own_support,
-    without_twins,
-)
+from swiftres_plugin.engine.align import align_half, decided, to_search, without_own_support, without_twins
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Candidates
@@ -26,6 +18,7 @@ from swiftres_plugin.engine.maths.geometry import direction_grid
 from swiftres_plugin.engine.maths.slices import fourier_volume
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit, symmetry_operators
 from swiftres_plugin.engine.refine import start
+from swiftres_plugin.engine.searching import check_gallery, coarsest_step
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.reconstruct import WIDEST_RAD, drawn_poses
 from swiftres_plugin.errors import InputError

@@ -15,10 +15,10 @@ from reference import contrast_transfer
 from scipy.spatial.transform import Rotation
 from synthetic import BOX_PX, PIXEL_A, Phantom, described, images_of, random_poses, write_data_set, write_volume
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.particles import ArraySource, Particles, Poses
 from swiftres_plugin.engine.data.spectra import Spectra
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import read_particles, write_particles
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra, phase_ramp

@@ -9,11 +9,11 @@ import pytest
 import torch
 from synthetic import Phantom, particle_set, plain_spectra
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.initial_model import coarse_spectra, find_models, in_box, samples
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, symmetry_operators

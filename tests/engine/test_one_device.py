@@ -15,9 +15,9 @@ from other_device import CPU, OTHER, THIRD, DeviceMix, other_device, other_devic
 from synthetic import Phantom, engine_over, particle_set
 
 from swiftres_plugin.engine import compute
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.state import RefinementState
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state
 from swiftres_plugin.engine.reconstruct import reconstruct
 from swiftres_plugin.engine.refine import refine, start
@@ -41,7 +41,7 @@ def refined(engine: Engine) -> RefinementState:
 @pytest.mark.parametrize("settings", [
     {}, {"recipe": "Flat"}, {"alignment": "local"}, {"symmetry": "C2", "pose_samples": 1, "auto_mask": False}])
 def test_a_refinement_stays_on_its_device(tmp_path, settings):
-    expected = refined(engine_on(CPU, tmp_path, **{**EASY, "recipe": "torch", **settings}))
+    expected = refined(engine_on(CPU, tmp_path, **{**EASY, **settings}))
     with other_device() as operations:
         found = refined(engine_on(OTHER, tmp_path, **{**EASY, **settings}))
     assert operations >= {"aten.grid_sampler_3d.default", "aten.index_add_.default", "aten._linalg_solve_ex.default"}
@@ -55,7 +55,7 @@ def test_a_refinement_stays_on_its_device(tmp_path, settings):
 def test_a_refinement_on_two_devices_ends_as_on_one(tmp_path, monkeypatch):
     """Batches are others and sums are added in another order, so to rounding; and both devices do every kind of work."""
     monkeypatch.setattr(compute, "BATCHES_PER_DEVICE", 2)  # every operation is slow here, however few its particles
-    settings = {**EASY, "recipe": "torch", "count": 32, "candidates": 8, "basins": 2, "steps": 4}
+    settings = {**EASY, "count": 32, "candidates": 8, "basins": 2, "steps": 4}
     expected = refined(engine_on(CPU, tmp_path, **settings))
     with other_devices() as operations:
         found = refined(engine_on(OTHER, tmp_path, THIRD, **settings))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from synthetic import BOX_PX, PIXEL_A, Phantom, particle_set
 
-from swiftres_plugin.engine.align import Engine
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Fsc
 from swiftres_plugin.engine.data.particles import ArraySource
+from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.overfitting import Overfitting, Substitution, default_limit_a, guard, sentence
 from swiftres_plugin.engine.refine import refine, start
@@ -55,7 +55,7 @@ def test_halves_with_one_reference_overfit_much(tmp_path):
     engine, state = refined(source, tmp_path, initial_resolution=10.0, iterations=1, max_shift=4.0)
     local, whole = (guarded(source, engine, state, tmp_path, limit_a=25.0, iterations=1, whole=w) for w in (False, True))
     assert local.mean(local.data) > 0.3
-    assert local.share > 0.2 and whole.share > 0.6
+    assert whole.share > 0.6 > local.share > 0.05
 
 
 def test_the_same_images_in_both_halves_overfit(tmp_path):

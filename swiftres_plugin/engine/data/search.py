@@ -66,6 +66,52 @@ class Gallery:
         return Gallery(self.image_to_volume.to(device), self.vectors.to(device), self.angular_step_rad)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class SteeredGallery:
+    """References of G directions, each at P angles in its plane, as numbers that turn by a phase (maths/steering.py).
+
+    frames: (G, 3, 3) the orientation of each direction at psi = 0; psi_rad: (P,), P even, evenly over a whole turn; numbers:
+    (G, J) complex, of orders `order` (J,), even ones first; power: (G, R) mean power on each ring; angular_step_rad: spacing
+    of the orientations.
+    """
+
+    frames: torch.Tensor
+    psi_rad: torch.Tensor
+    numbers: torch.Tensor
+    order: torch.Tensor
+    power: torch.Tensor
+    angular_step_rad: float
+
+    def __len__(self) -> int:
+        return len(self.frames) * len(self.psi_rad)
+
+    def to(self, device: torch.device) -> SteeredGallery:
+        return SteeredGallery(self.frames.to(device), self.psi_rad.to(device), self.numbers.to(device), self.order.to(device),
+                              self.power.to(device), self.angular_step_rad)
+
+    @property
+    def even_orders(self) -> int:
+        """How many numbers have an even order."""
+        return int((self.order % 2 == 0).sum())
+
+    def phases(self) -> torch.Tensor:
+        """(P, J) complex: what the numbers are multiplied with at each angle."""
+        angle = self.psi_rad[:, None] * self.order
+        return torch.polar(torch.ones_like(angle), angle)
+
+    def orientations(self, direction: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """(..., 3, 3) of the references of these directions and angles (...,): frame @ Rz(psi)."""
+        cosine, sine = self.psi_rad[turn].cos()[..., None], self.psi_rad[turn].sin()[..., None]
+        x, y, beam = self.frames[direction].unbind(-1)
+        return torch.stack([cosine * x + sine * y, cosine * y - sine * x, beam], dim=-1)
+
+    def all_orientations(self) -> torch.Tensor:
+        """(G * P, 3, 3)."""
+        direction = torch.arange(len(self.frames), device=self.frames.device)[:, None]
+        turn = torch.arange(len(self.psi_rad), device=self.frames.device)
+        return self.orientations(direction.expand(-1, len(turn)), turn.expand(len(direction), -1)).flatten(0, 1)
+
+
 class VectorIndex(Protocol):
     """Something that finds the references with the largest inner product."""
 

@@ -6,6 +6,7 @@ Functions of host arrays are numpy float64; `rotation_vector_to_matrix`, used in
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import healpix
 import numpy as np
@@ -14,6 +15,9 @@ from scipy.spatial.transform import Rotation
 
 # The side of a HEALPix pixel as a square of the same area: sqrt(4 pi / 12) / nside.
 HEALPIX_SIDE_RAD = math.sqrt(math.pi / 3)
+# Into how many a finer grid divides each direction, in-plane angle and shift of a grid twice as wide.
+DIRECTION_PARTS, TURN_PARTS, SHIFT_PARTS = 4, 2, 4
+_CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 
 
 def euler_to_matrix(
@@ -98,9 +102,10 @@ def rotations_from_directions(directions: np.ndarray) -> np.ndarray:
     return euler_to_matrix(np.arctan2(y, x), np.arctan2(np.hypot(x, y), z), 0.0)
 
 
-def in_plane_grid(step_rad: float) -> np.ndarray:
-    """(P,) psi in [0, 2 pi), evenly spaced by `step_rad` or a little less."""
+def in_plane_grid(step_rad: float, even: bool = False) -> np.ndarray:
+    """(P,) psi in [0, 2 pi), evenly spaced by `step_rad` or a little less; an `even` number of them where that is wanted."""
     count = max(1, math.ceil(2 * math.pi / step_rad - 1e-9))
+    count += count % 2 if even else 0
     return np.arange(count) * (2 * math.pi / count)
 
 
@@ -111,6 +116,35 @@ def so3_grid(step_rad: float) -> np.ndarray:
     """
     psi = euler_to_matrix(0.0, 0.0, in_plane_grid(step_rad))
     return (rotations_from_directions(direction_grid(step_rad))[:, None] @ psi).reshape(-1, 3, 3)
+
+
+def shift_grid(max_shift_a: float, step_a: float) -> np.ndarray:
+    """Square grid points within a circle: (S, 2) angstroms, the origin among them, nearest first."""
+    count = int(np.ceil(max_shift_a / step_a))
+    axis = np.arange(-count, count + 1) * step_a
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    radius = np.hypot(grid[:, 0], grid[:, 1])
+    inside = radius <= max_shift_a + 0.5 * step_a
+    return grid[inside][np.argsort(radius[inside], kind="stable")]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PoseGrid:
+    """Every frame (G, 3, 3) turned by every angle (P,) in its plane, at every shift (S, 2); and how far these are apart."""
+
+    frames: np.ndarray
+    psi_rad: np.ndarray
+    shifts_a: np.ndarray
+    step_rad: float
+    step_a: float
+
+    def finer(self) -> PoseGrid:
+        """The centres of the parts of the cells about these poses: those of frame g are 4 g .. 4 g + 3, and so on."""
+        turns = Rotation.from_rotvec(np.concatenate([self.step_rad / 4 * _CORNERS, np.zeros((DIRECTION_PARTS, 1))], axis=1))
+        halves = np.array([-0.5, 0.5]) * math.pi / len(self.psi_rad)
+        frames = (self.frames[:, None] @ turns.as_matrix()).reshape(-1, 3, 3)
+        shifts_a = (self.shifts_a[:, None] + self.step_a / 4 * _CORNERS).reshape(-1, 2)
+        return PoseGrid(frames, (self.psi_rad[:, None] + halves).ravel(), shifts_a, self.step_rad / 2, self.step_a / 2)
 
 
 def direction_counts(directions: np.ndarray, step_rad: float) -> np.ndarray:

@@ -126,3 +126,29 @@ def test_so3_grid_covers_all_rotations(rotations):
     assert nearest.max() < 1.15 * step
     # cells of volume step^3 have a mean distance to their centre of 0.48 step
     assert 0.35 * step < nearest.mean() < 0.65 * step
+
+
+def test_shift_grid_fills_a_circle():
+    grid = geometry.shift_grid(10.0, 3.0)
+    assert np.array_equal(grid[0], [0, 0])
+    radius = np.hypot(*grid.T)
+    assert np.all(np.diff(radius) >= 0) and radius[-1] <= 11.5
+    assert len(np.unique(grid, axis=0)) == len(grid)
+    assert len(grid) == sum((3 * a) ** 2 + (3 * b) ** 2 <= 11.5 ** 2 for a in range(-9, 10) for b in range(-9, 10))
+
+
+def test_a_finer_grid_lies_twice_as_dense(rotations):
+    """Directions, angles and shifts of the parts: within their cell, and as near to any pose as a grid of half the step."""
+    step = np.radians(20)
+    frames = geometry.rotations_from_directions(geometry.direction_grid(step))
+    coarse = geometry.PoseGrid(frames, geometry.in_plane_grid(step, even=True), geometry.shift_grid(9.0, 4.0), step, 4.0)
+    fine = coarse.finer()
+    assert (len(fine.frames), len(fine.psi_rad), len(fine.shifts_a)) == (4 * len(frames), 36, 4 * len(coarse.shifts_a))
+    assert (fine.step_rad, fine.step_a) == (step / 2, 2.0)
+    moved = geometry.rotation_angle(fine.frames.reshape(-1, 4, 3, 3), frames[:, None])
+    np.testing.assert_allclose(moved, step / 4 * np.sqrt(2), atol=1e-6)
+    np.testing.assert_allclose(np.diff(np.sort(fine.psi_rad)), step / 2)
+    np.testing.assert_allclose(np.abs(fine.shifts_a.reshape(-1, 4, 2) - coarse.shifts_a[:, None]), 1.0)
+    every = (fine.frames[:, None] @ geometry.euler_to_matrix(0.0, 0.0, fine.psi_rad)).reshape(-1, 3, 3)
+    nearest = np.array([geometry.rotation_angle(every, rotation).min() for rotation in rotations])
+    assert nearest.max() < 1.15 * step / 2 and nearest.mean() < 0.65 * step / 2

@@ -12,15 +12,16 @@ from synthetic import Phantom, engine_over, particle_set, plain_spectra
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.data.search import Candidates, Gallery
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.basins import distinct
 from swiftres_plugin.engine.maths.fourier import phase_ramp
-from swiftres_plugin.engine.maths.geometry import rotation_angle, so3_grid
+from swiftres_plugin.engine.maths.geometry import rotation_angle, shift_grid, so3_grid
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.maths.vectors import Basis
 from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_best
 from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis, find_metric_basis
 from swiftres_plugin.engine.stages.index import TorchIndex, build_index, faiss_problem, fitted_lists, parse_recipe
-from swiftres_plugin.engine.stages.search import distinct, search, shift_grid
+from swiftres_plugin.engine.stages.search import IndexSearch
 from swiftres_plugin.errors import InputError
 
 needs_faiss = pytest.mark.skipif(bool(faiss_problem()), reason=f"faiss cannot be used: {faiss_problem()}")
@@ -104,15 +105,6 @@ def test_more_lists_visited_find_more():
     assert shares[0] < shares[1] < shares[2] == 1
 
 
-def test_shift_grid_fills_a_circle():
-    grid = shift_grid(10.0, 3.0)
-    assert np.array_equal(grid[0], [0, 0])
-    radius = np.hypot(*grid.T)
-    assert np.all(np.diff(radius) >= 0) and radius[-1] <= 11.5
-    assert len(np.unique(grid, axis=0)) == len(grid)
-    assert len(grid) == sum((3 * a) ** 2 + (3 * b) ** 2 <= 11.5 ** 2 for a in range(-9, 10) for b in range(-9, 10))
-
-
 @dataclass(frozen=True)
 class Problem:
     """Forty noisy particles and what they are compared with."""
@@ -154,7 +146,8 @@ def problem():
 def searched(problem):
     """The particles, their candidates, and the exact likelihood of every reference at every shift."""
     p = problem
-    found = search(p.batch, p.noise, torch.zeros(COUNT, 2), p.shifts, p.basis, p.gallery, TorchIndex(p.gallery.vectors), 24)
+    asked = IndexSearch(p.basis, p.gallery, TorchIndex(p.gallery.vectors), p.shifts)
+    found = asked.search(p.batch, p.noise, torch.zeros(COUNT, 2), 24)
     slices = extract_slices(p.volume, p.gallery.image_to_volume, p.batch.band.wave_px)
     return p.source.particles, p.gallery, p.shifts, found, exhaustive(p.batch, p.noise, p.shifts, slices)
 
@@ -246,47 +239,15 @@ def test_other_metrics_find_most_of_the_poses(problem, searched, metric, wiener,
     p = problem
     basis = find_metric_basis(p.volume, so3_grid(STEP_RAD), p.batch, p.noise, metric, wiener, 128)
     gallery = build_gallery(p.volume, so3_grid(STEP_RAD), STEP_RAD, basis, engine_over(plain_spectra(p.source)).compute)
-    found = search(p.batch, p.noise, torch.zeros(COUNT, 2), p.shifts, basis, gallery, TorchIndex(gallery.vectors), 24)
+    asked = IndexSearch(basis, gallery, TorchIndex(gallery.vectors), p.shifts)
+    found = asked.search(p.batch, p.noise, torch.zeros(COUNT, 2), 24)
     best = gallery.image_to_volume[searched[-1].flatten(1).argmax(1) % len(gallery.vectors)].numpy()
     near = rotation_angle(found.image_to_volume.numpy(), best[:, None]).min(1) <= 1.5 * STEP_RAD
     assert near.mean() >= least
 
 
 def test_missing_candidates_have_no_score():
-    """Two references next to each other are one candidate."""
-    near = so3_grid(0.05)[:2].astype(np.float32)
-    gallery = Gallery(torch.from_numpy(near), torch.zeros(2, 3), 0.2)
-    found = distinct(gallery, torch.zeros(1, 1, 2), torch.tensor([[3.0, 5.0]]), torch.tensor([[0, 1]]), 3)
+    """Two orientations next to each other are one candidate."""
+    near = torch.from_numpy(so3_grid(0.05)[[1, 0]]).float()[None]
+    found = distinct(near, torch.zeros(1, 2, 2), torch.tensor([[5.0, 3.0]]), 0.2, 3)
     assert found.score.tolist() == [[5.0, -np.inf, -np.inf]]
-    torch.testing.assert_close(found.image_to_volume[0, 0], torch.from_numpy(near[1]))
-
-
-def test_best_shift_comes_with_its_candidate():
-    far = so3_grid(1.0)[[0, 20]].astype(np.float32)
-    gallery = Gallery(torch.from_numpy(far), torch.zeros(2, 3), 0.1)
-    moves = torch.tensor([[[0.0, 0], [7, -7]]])
-    found = distinct(gallery, moves, torch.tensor([[1.0, 2, 9, 4]]), torch.tensor([[0, 1, 1, 0]]), 2)
-    assert found.score.tolist() == [[9.0, 4.0]]
-    assert found.shift_a.tolist() == [[[7.0, -7], [7, -7]]]
-
-
-def test_more_components_explain_more():
-    source = particle_set(2)
-    band = plain_spectra(source).band.up_to(LAST_SHELL)
-    volume = fourier_volume(torch.from_numpy(Phantom().map().voxels), LAST_SHELL)
-    explained = [find_basis(volume, so3_grid(0.5), band, torch.ones(len(band)), d).explained for d in (4, 16, 64, 4096)]
-    assert explained == sorted(explained)
-    assert explained[-1] == pytest.approx(1)
-    assert explained[2] > 0.99
-
-
-def test_components_are_orthonormal_and_few_keep_the_products():
-    source = particle_set(2)
-    band = plain_spectra(source).band.up_to(LAST_SHELL)
-    volume = fourier_volume(torch.from_numpy(Phantom().map().voxels), LAST_SHELL)
-    basis = find_basis(volume, so3_grid(0.5), band, torch.ones(len(band)), 64)
-    torch.testing.assert_close(basis.components.T @ basis.components, torch.eye(64), atol=1e-5, rtol=0)
-    slices = extract_slices(volume, torch.from_numpy(so3_grid(0.7)[::9]).float(), band.wave_px)
-    exact = (slices @ slices.conj().T).real
-    short = basis.of_references(slices)[:, :64]
-    assert float((short @ short.T - exact).norm() / exact.norm()) < 0.01
