@@ -16,6 +16,7 @@ from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices
+from swiftres_plugin.engine.maths.symmetry import turns_of_axes
 from swiftres_plugin.engine.searching import Searcher, joined, measure_recall, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
@@ -325,12 +326,13 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
     band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
     draws = engine.settings.reconstruct.pose_samples
     normal = _normal_numbers(draws, engine.spectra.particles.particle_id[rows], engine.settings.compute.seed)
+    turns, inserted = turns_of_axes(engine.operators)
     one_at_a_time = Lock()
     engine.reporter.stage(f"{name}: reconstruction", len(rows))
 
     def summed(place: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
         here, band_here = engine.on(place), band.to(place.device)
-        operators = torch.from_numpy(engine.operators).float().to(place.device)
+        operators = torch.from_numpy(inserted).float().to(place.device)
         sums = empty_sums(whole.last_shell, place.device)
         for part in parts:
             batch = here.batch(rows[part], band_here)
@@ -348,7 +350,7 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
         first, *others = engine.compute.gathered(summed, np.arange(len(rows)), len(band) * INSERT_BYTES, size)
         for sums in others:
             first += sums.to(first.device)
-        return finished(first.cpu(), float(len(rows)))
+        return finished(first.cpu(), float(len(rows)), turns)
 
 
 def _normal_numbers(draws: int, particle_id: np.ndarray, seed: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ interpolation causes in real space, sinc^2 along each axis, is divided out of th
 """
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from swiftres_plugin.engine.maths.fourier import crop_or_pad
@@ -143,6 +144,24 @@ def complete_central_plane(sums: torch.Tensor) -> torch.Tensor:
     plane = sums[..., 0]
     plane += plane.flip(1, 2) * plane.new_tensor([1.0, -1.0, 1.0])[:, None, None]
     return sums
+
+
+def symmetrised(sums: torch.Tensor, operators: np.ndarray) -> torch.Tensor:
+    """Completed sums (3, 2K+1, 2K+1, K+1) added up at all mates by a group (M, 3, 3) of turns that map axes onto axes.
+
+    The same as inserting every slice at each of its mates, but for rounding.
+    """
+    if len(operators) == 1:
+        return sums
+    behind = sums[..., 1:].flip(1, 2, 3) * sums.new_tensor([1.0, -1.0, 1.0])[:, None, None, None]
+    full = torch.cat([behind, sums], dim=3)
+    middle, total = sums.shape[-1] - 1, torch.zeros_like(sums)
+    for operator in operators:
+        source, sign = np.abs(operator).argmax(1), operator.sum(1)  # (operator @ k)[i] is sign[i] * k[source[i]]
+        from_axis = [int(np.flatnonzero(source == axis)[0]) for axis in (2, 1, 0)]  # the grid's axes are z, y, x
+        flips = [place for place, axis in enumerate(from_axis, 1) if sign[axis] < 0]
+        total += full.permute(0, *(3 - axis for axis in from_axis)).flip(flips)[..., middle:]
+    return total
 
 
 def sums_to_map(spectrum: torch.Tensor, box_px: int, padding: int = PADDING) -> torch.Tensor:

@@ -48,6 +48,20 @@ def symmetry_operators(name: str) -> np.ndarray:
     return _closure(np.stack([_turn(axis, 2 * np.pi / fold) for fold, axis in generators]))
 
 
+def turns_of_axes(operators: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The operators that map axes onto axes, a group (H, 3, 3), and others (|G| / H, 3, 3) that make all of G by them.
+
+    Every operator is one of the first times one of the second.
+    """
+    aligned = (np.abs(operators - operators.round()) < 1e-9).all((1, 2))
+    group, others, covered = operators[aligned].round(), [], np.zeros(len(operators), dtype=bool)
+    for number, operator in enumerate(operators):
+        if not covered[number]:
+            others.append(operator)
+            covered |= (np.abs(operators - (group @ operator)[:, None]).max((2, 3)) < 1e-6).any(0)
+    return group, np.stack(others)
+
+
 def checked_group(matrices: np.ndarray, where: object) -> np.ndarray:
     """(|G|, 3, 3) the exact group that matrices (K, 3, 3), perhaps rounded, list; the identity first.
 

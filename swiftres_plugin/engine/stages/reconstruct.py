@@ -8,7 +8,7 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
 from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
-from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map
+from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map, symmetrised
 
 WIDEST_RAD = 0.35  # 20 degrees
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
@@ -45,9 +45,14 @@ def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch
     return rotation @ rotation_vector_to_matrix(turn.to(rotation)), shift_a + step[:, 3:].to(shift_a)
 
 
-def finished(sums: torch.Tensor, count: float) -> Accumulator:
-    """Sums, which are completed in place, as an accumulator that adds to others."""
+def finished(sums: torch.Tensor, count: float, turns: np.ndarray | None = None) -> Accumulator:
+    """Sums, which are completed in place, as an accumulator that adds to others.
+
+    turns: a group (M, 3, 3) that maps axes onto axes and at whose mates the slices were not inserted yet.
+    """
     full = complete_central_plane(sums)
+    if turns is not None:
+        full = symmetrised(full, turns)
     return Accumulator(torch.complex(full[0], full[1]), full[2].clone(), count)  # a view would keep all of `full`
 
 

@@ -168,3 +168,16 @@ def test_nothing_is_left_of_a_turned_and_moved_frame(name):
     np.testing.assert_allclose(shifts, 0, atol=1e-5)
     if name == "C1":
         np.testing.assert_allclose(found_move, move, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, turns", [
+    ("C1", 1), ("C3", 1), ("C4", 4), ("C6", 2), ("D2", 4), ("D3", 2), ("O", 24), ("I1", 12)])
+def test_turns_of_axes_and_the_others_make_the_group(name, turns):
+    """Each operator once, as one of the first times one of the second."""
+    operators = symmetry.symmetry_operators(name)
+    group, others = symmetry.turns_of_axes(operators)
+    assert len(group) == turns and np.isin(group, (-1, 0, 1)).all()
+    made = (group[:, None] @ others).reshape(-1, 3, 3)
+    order = np.abs(made[:, None] - operators).max((2, 3)).argmin(1)
+    assert sorted(order) == list(range(len(operators)))
+    np.testing.assert_allclose(made, operators[order], atol=1e-9)

@@ -8,7 +8,7 @@ from synthetic import Phantom, engine_over, particle_set, plain_spectra
 
 from swiftres_plugin.engine.maths.fourier import shells_3d
 from swiftres_plugin.engine.maths.slices import empty_sums
-from swiftres_plugin.engine.maths.symmetry import symmetry_operators
+from swiftres_plugin.engine.maths.symmetry import symmetry_operators, turns_of_axes
 from swiftres_plugin.engine.stages import reconstruct
 from swiftres_plugin.engine.stages.postprocess import correlation
 from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_weight, slabs, solve
@@ -16,8 +16,8 @@ from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_wei
 IDENTITY = torch.eye(3)[None]
 
 
-def inserted(source, operators=IDENTITY, share=None, rows=None, shift_sign=1.0, noise=1.0):
-    """Accumulator of the particles at their true poses."""
+def inserted(source, operators=IDENTITY, share=None, rows=None, shift_sign=1.0, noise=1.0, turns=None):
+    """Accumulator of the particles at their true poses, and at mates: by insertion there, or by turns of the sums."""
     spectra = plain_spectra(source)
     rows = np.arange(len(spectra)) if rows is None else rows
     batch = engine_over(spectra).batch(rows, spectra.band)
@@ -25,7 +25,7 @@ def inserted(source, operators=IDENTITY, share=None, rows=None, shift_sign=1.0, 
     rotation, shift = (torch.from_numpy(a[rows]).float() for a in (poses.image_to_volume, poses.shift_a))
     sums = empty_sums(spectra.band.last_shell)
     insert(sums, batch, torch.full(batch.ctf.shape, noise), rotation, shift_sign * shift, operators, share)
-    return finished(sums, float(len(rows)))
+    return finished(sums, float(len(rows)), turns)
 
 
 def likeness(found: torch.Tensor, true: np.ndarray) -> tuple[float, float]:
@@ -143,3 +143,16 @@ def test_unseen_directions_do_not_blow_up():
     particles.particles.poses.image_to_volume[:] = np.eye(3)
     voxels = solve(inserted(particles), 32)
     assert bool(voxels.isfinite().all()) and float(voxels.abs().max()) < 100 * Phantom().map().voxels.max()
+
+
+@pytest.mark.parametrize("group", ["C1", "C2", "D2", "D3", "C4", "D4", "T", "O", "I1", "I2"])
+def test_turned_sums_are_those_of_slices_inserted_at_every_mate(source, group):
+    """Turns that map axes onto axes are made on the grid: the same sums but for rounding, from as many insertions fewer."""
+    operators, rows = symmetry_operators(group), np.arange(8)
+    turns, others = turns_of_axes(operators)
+    assert len(turns) * len(others) == len(operators)
+    expected = inserted(source, torch.from_numpy(operators).float(), rows=rows)
+    found = inserted(source, torch.from_numpy(others).float(), rows=rows, turns=turns)
+    for name in ("numerator", "weight"):
+        most = getattr(expected, name).abs().max()
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=2e-5 * float(most))
