@@ -18,6 +18,7 @@ import torch
 from swiftres_plugin.engine.data.search import Band, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp
+from swiftres_plugin.engine.maths.fused import can_fuse, fused_derivatives, fused_scores
 from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
 from swiftres_plugin.engine.maths.slices import extract_slices, slices_and_gradients
 
@@ -85,6 +86,14 @@ def log_likelihood(batch: ParticleBatch, noise: torch.Tensor, predicted: torch.T
 def score_poses(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
                 shift_a: torch.Tensor) -> torch.Tensor:
     """Log-likelihood of one pose for each particle: (B,)."""
+    if can_fuse(batch, volume):
+        return fused_scores(batch, noise, volume, rotation, shift_a)
+    return plain_scores(batch, noise, volume, rotation, shift_a)
+
+
+def plain_scores(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
+                 shift_a: torch.Tensor) -> torch.Tensor:
+    """The same on any device, step by step."""
     slices = extract_slices(volume, rotation, batch.band.wave_px)
     return log_likelihood(batch, noise, model(batch, slices, shift_a))
 
@@ -103,6 +112,14 @@ def score_candidates(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Te
 def evaluate(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
              shift_a: torch.Tensor) -> Fit:
     """Score, gradient and Gauss-Newton curvature of the log-likelihood at one pose per particle."""
+    if can_fuse(batch, volume):
+        return Fit(rotation, shift_a, *fused_derivatives(batch, noise, volume, rotation, shift_a))
+    return plain_evaluate(batch, noise, volume, rotation, shift_a)
+
+
+def plain_evaluate(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
+                   shift_a: torch.Tensor) -> Fit:
+    """The same on any device, step by step."""
     slices, gradient = slices_and_gradients(volume, rotation, batch.band.wave_px)
     predicted = model(batch, slices, shift_a)
     score = log_likelihood(batch, noise, predicted)

@@ -1,0 +1,156 @@
+"""Machine code for `fused.py`. Importing this module loads Numba; what it compiles is kept on disk beside it or in the user's
+cache, so that only the first run on a machine waits for it.
+
+Names: the volume is (2K+1, 2K+1, K+1, 2) at z, y, x >= 0 and real, imaginary part; a pose's plane is spanned by the first two
+columns of its rotation. The sums of a pose are its log-likelihood, the gradient over (w, t) and the upper triangle of the
+curvature, as stages/local.py defines them.
+"""
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from swiftres_plugin.engine.maths.slices import PADDING
+
+UNSAFE = {"contract", "reassoc", "arcp", "nsz"}  # liberties of the compiler; a number that is none stays none
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def fits(rotation, limit, furthest):
+    """Whether all samples of a plane lie in the volume; not so where a number is none."""
+    size = 0.0
+    for i in range(3):
+        for j in range(2):
+            size = size + rotation[i, j] * rotation[i, j]
+    return size < 2.01 and PADDING * 1.005 * furthest < limit
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def carriers(wave, shift_a, box_a, top, along_x, along_y):
+    """Fill the tables (2 top + 1, 2) of exp(2 pi i k t / box) at whole frequencies k along x and y."""
+    for k in range(-top, top + 1):
+        for axis, table in ((0, along_x), (1, along_y)):
+            angle = 2 * math.pi * k * shift_a[axis] / box_a
+            table[k + top, 0], table[k + top, 1] = math.cos(angle), math.sin(angle)
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def cell(volume, rotation, kx, ky, limit):
+    """Corner (z, y, x), place in the cell, and the sign that made x non-negative, of a sample of a plane."""
+    x = np.float32(PADDING) * (rotation[0, 0] * kx + rotation[0, 1] * ky)
+    y = np.float32(PADDING) * (rotation[1, 0] * kx + rotation[1, 1] * ky)
+    z = np.float32(PADDING) * (rotation[2, 0] * kx + rotation[2, 1] * ky)
+    sign = np.float32(1.0)
+    if x < 0:
+        sign = np.float32(-1.0)
+        x, y, z = -x, -y, -z
+    below_x, below_y, below_z = np.floor(x), np.floor(y), np.floor(z)
+    return (int(below_z) + limit, int(below_y) + limit, int(below_x), z - below_z, y - below_y, x - below_x, sign)
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def value(volume, iz, iy, ix, fz, fy, fx, part):
+    """The interpolated real or imaginary part."""
+    a00 = volume[iz, iy, ix, part] + fx * (volume[iz, iy, ix + 1, part] - volume[iz, iy, ix, part])
+    a01 = volume[iz, iy + 1, ix, part] + fx * (volume[iz, iy + 1, ix + 1, part] - volume[iz, iy + 1, ix, part])
+    a10 = volume[iz + 1, iy, ix, part] + fx * (volume[iz + 1, iy, ix + 1, part] - volume[iz + 1, iy, ix, part])
+    a11 = (volume[iz + 1, iy + 1, ix, part]
+           + fx * (volume[iz + 1, iy + 1, ix + 1, part] - volume[iz + 1, iy + 1, ix, part]))
+    near, far = a00 + fy * (a01 - a00), a10 + fy * (a11 - a10)
+    return near + fz * (far - near)
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def value_and_slopes(volume, iz, iy, ix, fz, fy, fx, part):
+    """The interpolated real or imaginary part and its derivatives along x, y, z of the grid."""
+    c000, c001 = volume[iz, iy, ix, part], volume[iz, iy, ix + 1, part]
+    c010, c011 = volume[iz, iy + 1, ix, part], volume[iz, iy + 1, ix + 1, part]
+    c100, c101 = volume[iz + 1, iy, ix, part], volume[iz + 1, iy, ix + 1, part]
+    c110, c111 = volume[iz + 1, iy + 1, ix, part], volume[iz + 1, iy + 1, ix + 1, part]
+    d00, d01, d10, d11 = c001 - c000, c011 - c010, c101 - c100, c111 - c110
+    a00, a01, a10, a11 = c000 + fx * d00, c010 + fx * d01, c100 + fx * d10, c110 + fx * d11
+    near_y, far_y = a01 - a00, a11 - a10
+    near, far = a00 + fy * near_y, a10 + fy * far_y
+    near_x, far_x = d00 + fy * (d01 - d00), d10 + fy * (d11 - d10)
+    return near + fz * (far - near), near_x + fz * (far_x - near_x), near_y + fz * (far_y - near_y), far - near
+
+
+@numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
+def scores(volume, rotation, shift_a, wave, images, ctf, noise, box_a, sums):
+    """Log-likelihood of each pose into sums (B, 1)."""
+    limit, top = volume.shape[2] - 1, np.abs(wave).max()
+    furthest = math.sqrt((wave[:, 0] ** 2 + wave[:, 1] ** 2).max())
+    along_x, along_y = np.empty((2 * top + 1, 2), np.float32), np.empty((2 * top + 1, 2), np.float32)
+    for b in range(len(rotation)):
+        if not fits(rotation[b], limit, furthest):
+            sums[b, 0] = np.nan
+            continue
+        carriers(wave, shift_a[b], box_a, top, along_x, along_y)
+        total = 0.0
+        for k in range(len(wave)):
+            kx, ky = wave[k, 0], wave[k, 1]
+            iz, iy, ix, fz, fy, fx, sign = cell(volume, rotation[b], np.float32(kx), np.float32(ky), limit)
+            real, imaginary = value(volume, iz, iy, ix, fz, fy, fx, 0), sign * value(volume, iz, iy, ix, fz, fy, fx, 1)
+            xr, xi, yr, yi = along_x[kx + top, 0], along_x[kx + top, 1], along_y[ky + top, 0], along_y[ky + top, 1]
+            carrier_r, carrier_i = (xr * yr - xi * yi) * ctf[b, k], (xr * yi + xi * yr) * ctf[b, k]
+            model_r = carrier_r * real - carrier_i * imaginary
+            model_i = carrier_r * imaginary + carrier_i * real
+            image = images[b, k]
+            total += (model_r * (2 * image.real - model_r) + model_i * (2 * image.imag - model_i)) / noise[b, k]
+        sums[b, 0] = total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
+def scores_and_derivatives(volume, rotation, shift_a, wave, images, ctf, noise, box_a, sums):
+    """Log-likelihood, gradient and curvature of each pose into sums (B, 21)."""
+    limit, top = volume.shape[2] - 1, np.abs(wave).max()
+    furthest = math.sqrt((wave[:, 0] ** 2 + wave[:, 1] ** 2).max())
+    along_x, along_y = np.empty((2 * top + 1, 2), np.float32), np.empty((2 * top + 1, 2), np.float32)
+    turning = np.float32(2 * math.pi / box_a)
+    jr, ji = np.empty(5, np.float32), np.empty(5, np.float32)
+    for b in range(len(rotation)):
+        if not fits(rotation[b], limit, furthest):
+            sums[b] = np.nan
+            continue
+        carriers(wave, shift_a[b], box_a, top, along_x, along_y)
+        r = rotation[b]
+        out = sums[b]
+        out[:] = 0.0
+        for k in range(len(wave)):
+            ix_wave, iy_wave = wave[k, 0], wave[k, 1]
+            kx, ky = np.float32(ix_wave), np.float32(iy_wave)
+            iz, iy, ix, fz, fy, fx, sign = cell(volume, r, kx, ky, limit)
+            real, xr, yr, zr = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 0)
+            imaginary, xi, yi, zi = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 1)
+            # against the flipped coordinate the value's imaginary and the slope's real part change their sign
+            imaginary, scale_r, scale_i = sign * imaginary, sign * np.float32(PADDING), np.float32(PADDING)
+            first_r = scale_r * (xr * r[0, 0] + yr * r[1, 0] + zr * r[2, 0])
+            first_i = scale_i * (xi * r[0, 0] + yi * r[1, 0] + zi * r[2, 0])
+            second_r = scale_r * (xr * r[0, 1] + yr * r[1, 1] + zr * r[2, 1])
+            second_i = scale_i * (xi * r[0, 1] + yi * r[1, 1] + zi * r[2, 1])
+            third_r = scale_r * (xr * r[0, 2] + yr * r[1, 2] + zr * r[2, 2])
+            third_i = scale_i * (xi * r[0, 2] + yi * r[1, 2] + zi * r[2, 2])
+            ar, ai = along_x[ix_wave + top, 0], along_x[ix_wave + top, 1]
+            br, bi = along_y[iy_wave + top, 0], along_y[iy_wave + top, 1]
+            cr, ci = (ar * br - ai * bi) * ctf[b, k], (ar * bi + ai * br) * ctf[b, k]
+            model_r, model_i = cr * real - ci * imaginary, cr * imaginary + ci * real
+            weight = np.float32(1.0) / noise[b, k]
+            image = images[b, k]
+            rest_r, rest_i = (image.real - model_r) * weight, (image.imag - model_i) * weight
+            out[0] += weight * (model_r * (2 * image.real - model_r) + model_i * (2 * image.imag - model_i))
+            beam_r, beam_i = cr * third_r - ci * third_i, cr * third_i + ci * third_r
+            round_r, round_i = kx * second_r - ky * first_r, kx * second_i - ky * first_i
+            jr[0], ji[0] = ky * beam_r, ky * beam_i
+            jr[1], ji[1] = -kx * beam_r, -kx * beam_i
+            jr[2], ji[2] = cr * round_r - ci * round_i, cr * round_i + ci * round_r
+            jr[3], ji[3] = -turning * kx * model_i, turning * kx * model_r
+            jr[4], ji[4] = -turning * ky * model_i, turning * ky * model_r
+            place = 6
+            for i in range(5):
+                out[1 + i] += 2 * (jr[i] * rest_r + ji[i] * rest_i)
+                wr, wi = 2 * weight * jr[i], 2 * weight * ji[i]
+                for j in range(i, 5):
+                    out[place] += wr * jr[j] + wi * ji[j]
+                    place += 1
