@@ -5,6 +5,7 @@ memory; here a coefficient is read, compared and summed up at once.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 
@@ -28,8 +29,27 @@ def kernels() -> ModuleType | None:
 
 def can_fuse(batch: ParticleBatch, volume: torch.Tensor) -> bool:
     """Whether these can be compared here: on a processor, at whole frequencies, in a volume laid out point by point."""
-    plain = volume.device.type == "cpu" and batch.band.wave_px.dtype == torch.int64 and volume.stride(0) == 1
-    return plain and kernels() is not None
+    return batch.band.wave_px.dtype == torch.int64 and volume.stride(0) == 1 and on_host(volume)
+
+
+def fused_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
+    """Slices (B, L), as `maths.slices.extract_slices` has them."""
+    slices = np.empty((len(image_to_volume), len(wave_px), 2), dtype=np.float32)
+    wave = _plain(wave_px.to(torch.float32))
+    _kernel("extract")(volume.permute(1, 2, 3, 0).numpy(), _plain(image_to_volume), wave, slices)
+    return torch.view_as_complex(torch.from_numpy(slices))
+
+
+def fused_insertion(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
+                    wave_px: torch.Tensor) -> None:
+    """Slices added to `sums` in place, as `maths.slices.insert_slices` adds them."""
+    wave = _plain(wave_px.to(torch.float32))
+    _kernel("insert")(sums.numpy(), _plain(image_to_volume), wave, _plain(values), _plain(weights))
+
+
+def on_host(*tensors: torch.Tensor) -> bool:
+    """Whether machine code can read these: on a processor, in single precision."""
+    return all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors) and kernels() is not None
 
 
 def fused_scores(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
@@ -51,11 +71,16 @@ def fused_derivatives(batch: ParticleBatch, noise: torch.Tensor, volume: torch.T
 def _sums(kernel: str, length: int, batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,
           shift_a: torch.Tensor) -> torch.Tensor:
     sums = np.empty((len(rotation), length))
-    run = getattr(kernels(), kernel)
+    run = _kernel(kernel)
     images, ctf, power = _plain(batch.images), _plain(batch.ctf), _plain(noise)
     run(volume.permute(1, 2, 3, 0).numpy(), _plain(rotation), _plain(shift_a), batch.band.wave_px.numpy(), images, ctf, power,
         batch.band.box_a, sums)
     return torch.from_numpy(sums).to(shift_a.dtype)
+
+
+def _kernel(name: str) -> Callable[..., None]:
+    found: Callable[..., None] = getattr(kernels(), name)
+    return found
 
 
 def _plain(values: torch.Tensor) -> np.ndarray:

@@ -154,3 +154,44 @@ def scores_and_derivatives(volume, rotation, shift_a, wave, images, ctf, noise, 
                 for j in range(i, 5):
                     out[place] += wr * jr[j] + wi * ji[j]
                     place += 1
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def inside(iz, iy, ix, limit):
+    """Whether all eight corners of a cell lie on the grid."""
+    return 0 <= iz < 2 * limit and 0 <= iy < 2 * limit and 0 <= ix < limit
+
+
+@numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
+def extract(volume, rotation, wave, slices):
+    """Slices at rotations (B, 3, 3), sampled at `wave` (L, 2) float32, into `slices` (B, L, 2); zero outside the volume."""
+    limit = volume.shape[2] - 1
+    for b in range(len(rotation)):
+        usable = fits(rotation[b], limit, 0.0)
+        for k in range(len(wave)):
+            slices[b, k, 0] = slices[b, k, 1] = 0.0
+            if usable:
+                iz, iy, ix, fz, fy, fx, sign = cell(volume, rotation[b], wave[k, 0], wave[k, 1], limit)
+                if inside(iz, iy, ix, limit):
+                    slices[b, k, 0] = value(volume, iz, iy, ix, fz, fy, fx, 0)
+                    slices[b, k, 1] = sign * value(volume, iz, iy, ix, fz, fy, fx, 1)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
+def insert(sums, rotation, wave, values, weights):
+    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`."""
+    limit = sums.shape[3] - 1
+    for b in range(len(rotation)):
+        if not fits(rotation[b], limit, 0.0):
+            continue
+        for k in range(len(wave)):
+            iz, iy, ix, fz, fy, fx, sign = cell(sums, rotation[b], wave[k, 0], wave[k, 1], limit)
+            if not inside(iz, iy, ix, limit):
+                continue
+            real, imaginary, weight = values[b, k].real, sign * values[b, k].imag, weights[b, k]
+            for corner in range(8):
+                dz, dy, dx = corner >> 2, (corner >> 1) & 1, corner & 1
+                share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
+                sums[0, iz + dz, iy + dy, ix + dx] += share * real
+                sums[1, iz + dz, iy + dy, ix + dx] += share * imaginary
+                sums[2, iz + dz, iy + dy, ix + dx] += share * weight

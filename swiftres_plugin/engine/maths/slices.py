@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.maths.fourier import crop_or_pad
+from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host
 
 PADDING = 2
 _CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
@@ -68,6 +69,18 @@ def _normalised(points: torch.Tensor, limit: int) -> torch.Tensor:
 
 def extract_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
     """Slices at rotations (B, 3, 3), sampled at `wave_px` (L, 2): (B, L) complex64."""
+    if volume.stride(0) == 1 and on_host(volume) and reaches(volume, wave_px):
+        return fused_slices(volume, image_to_volume, wave_px)
+    return plain_slices(volume, image_to_volume, wave_px)
+
+
+def reaches(volume: torch.Tensor, wave_px: torch.Tensor) -> bool:
+    """Whether a volume holds all neighbours of slices at these frequencies, in any direction."""
+    return PADDING * 1.005 * float(wave_px.to(torch.float32).norm(dim=1).max()) < volume.shape[-1] - 1
+
+
+def plain_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
+    """The same on any device, step by step."""
     points, sign = slice_coordinates(image_to_volume, wave_px)
     values = _sample(volume, _normalised(points, volume.shape[-1] - 1))
     return torch.complex(values[:, 0], values[:, 1] * sign)
@@ -123,6 +136,15 @@ def empty_sums(last_shell: int, device: torch.device | str = "cpu") -> torch.Ten
 def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
                   wave_px: torch.Tensor) -> None:
     """Add slices `values` (B, L) complex and `weights` (B, L) into `sums`, in place: the adjoint of `extract_slices`."""
+    if on_host(sums):
+        fused_insertion(sums, values, weights, image_to_volume, wave_px)
+    else:
+        insert_plainly(sums, values, weights, image_to_volume, wave_px)
+
+
+def insert_plainly(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
+                   wave_px: torch.Tensor) -> None:
+    """The same on any device, step by step."""
     points, sign = slice_coordinates(image_to_volume, wave_px)
     limit = sums.shape[-1] - 1
     points = points.reshape(-1, 3) + points.new_tensor([0.0, limit, limit])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from synthetic import Phantom, engine_over, particle_set, plain_spectra
 
-from swiftres_plugin.engine.maths import fused
+from swiftres_plugin.engine.maths import fused, slices
 from swiftres_plugin.engine.maths.geometry import random_rotations
 from swiftres_plugin.engine.maths.slices import fourier_volume
 from swiftres_plugin.engine.stages import local
@@ -61,6 +61,20 @@ def test_frequencies_that_are_not_whole_and_other_layouts_are_left_to_torch(prob
     assert not fused.can_fuse(batch, volume.contiguous())
     rings = type(batch.band)(32, 4.0, batch.band.wave_px.float(), batch.band.shell)
     assert not fused.can_fuse(type(batch)(batch.rows, batch.images, batch.ctf, batch.optics_group, rings), volume)
+
+
+def test_slices_and_sums_are_those_of_torch(problem):
+    """At whole frequencies and on rings; where a band leaves the volume torch does it."""
+    batch, noise, volume, rotation, _ = problem
+    rings = batch.band.wave_px.float() * 0.97
+    assert slices.reaches(volume, rings) and not slices.reaches(volume, 1.4 * rings)
+    for wave in (batch.band.wave_px, rings):
+        expected = slices.plain_slices(volume, rotation, wave)
+        torch.testing.assert_close(fused.fused_slices(volume, rotation, wave), expected, rtol=1e-4, atol=1e-3)
+    found, expected = slices.empty_sums(11), slices.empty_sums(11)
+    fused.fused_insertion(found, batch.images, noise, rotation, batch.band.wave_px)
+    slices.insert_plainly(expected, batch.images, noise, rotation, batch.band.wave_px)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
 
 
 def test_without_numba_torch_does_it(problem, monkeypatch):
