@@ -17,7 +17,7 @@ from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices
 from swiftres_plugin.engine.maths.symmetry import turns_of_axes
-from swiftres_plugin.engine.searching import Searcher, joined, measure_recall, prepare_search, search_rows
+from swiftres_plugin.engine.searching import RECALL_LEAST, Searcher, joined, measure_recall, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
 from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
@@ -217,7 +217,8 @@ def searched_candidates(engine: Engine, volume: torch.Tensor, searcher: Searcher
     with engine.timed("search"):
         found = joined(search_rows(engine, searcher, noise, rows, centre))
     with engine.timed("recall"):
-        engine.recalls.append(measure_recall(engine, searcher, volume, noise, rows, centre, found))
+        least = RECALL_LEAST if plan.share >= 1 else 0
+        engine.recalls.append(measure_recall(engine, searcher, volume, noise, rows, centre, found, least))
     return with_previous(found, previous, rows) if engine.settings.search.rerank else found.best(1)
 
 

@@ -37,7 +37,7 @@ COMPARED = 200  # particles whose CTFs and noise decide how images are compared 
 BASIS_DIRECTIONS = 500  # directions, with all their turns, that components are found from
 WIDEST_STEP_RAD = 0.17  # a search begins with no wider one: particles look alike from everywhere at so coarse a resolution
 RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
-RECALL_LEAST = 2  # but for so few particles
+RECALL_LEAST = 2  # but for so few particles of a search of all of them
 
 
 class Searcher(Protocol):
@@ -213,13 +213,15 @@ def joined(parts: list[Candidates]) -> Candidates:
 
 
 def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
-                   centre_a: np.ndarray, found: Candidates) -> Recall:
+                   centre_a: np.ndarray, found: Candidates, least: int = RECALL_LEAST) -> Recall:
     """How many of a sample of `rows` have the pose that an exhaustive search likes best among their candidates `found`.
 
     A candidate counts within 1.5 steps of the grid, in orientation and shift. Batches of a few particles share each slice.
+    least: particles that are measured whatever that costs.
     """
     band, shifts_a, orientations = searcher.band, searcher.shifts_a, searcher.orientations()
-    chosen = recall_sample(engine, len(rows), 2 * len(band) * len(orientations) * len(shifts_a) / searcher.products)
+    cost = 2 * len(band) * len(orientations) * len(shifts_a) / searcher.products
+    chosen = recall_sample(engine, len(rows), cost, least)
     step_a = float((shifts_a[1:] - shifts_a[0]).norm(dim=1).min()) if len(shifts_a) > 1 else 0.0
     held = 0
     for part in engine.compute.batches(chosen, len(shifts_a) * (len(band) * SHIFT_BYTES + 400)):
@@ -232,10 +234,10 @@ def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noi
     return Recall(held, len(chosen), searcher.description)
 
 
-def recall_sample(engine: Engine, particles: int, cost: float) -> np.ndarray:
+def recall_sample(engine: Engine, particles: int, cost: float, least: int) -> np.ndarray:
     """Which of so many particles are searched exhaustively, where one costs as much as the vector search of `cost`."""
     allowed = int(RECALL_SHARE * particles / cost)
-    count = min(particles, engine.settings.search.recall_sample, max(RECALL_LEAST, allowed))
+    count = min(particles, engine.settings.search.recall_sample, max(least, allowed))
     return np.unique(np.linspace(0, particles - 1, count).round().astype(np.int64))
 
 
