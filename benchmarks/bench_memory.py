@@ -23,13 +23,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from swiftres_plugin.engine import align
+from swiftres_plugin.engine import align, searching
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.state import ClassState, RefinementState
-from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.engine import MAP_BYTES, VOLUME_BYTES, Engine
 from swiftres_plugin.engine.maths.geometry import random_rotations
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.plan import plan_iteration
@@ -84,7 +84,7 @@ def whole_fits(box: int, classes: int, memory_gb: float) -> bool:
     """Whether a refinement of that size goes through under the cap; tells it."""
     command = [sys.executable, __file__, "--here", "--box", str(box), "--whole", str(classes), "--memory", str(memory_gb)]
     done = subprocess.run(command, capture_output=True, text=True)
-    step_gb = align.MAP_BYTES * (2 * box) ** 3 / 1e9
+    step_gb = MAP_BYTES * (2 * box) ** 3 / 1e9
     planned = f"box {box:>4}, {classes} classes, {memory_gb:g} GB: largest step planned at {step_gb:.1f} GB"
     if done.returncode:
         print(f"{planned}; FAILED: {done.stderr.strip().splitlines()[-1][:150]}", flush=True)
@@ -136,16 +136,16 @@ def stages(box: int) -> Iterator[Stage]:
     noise, poses = align.image_noise(engine, rows), assignment(len(rows))
     reference = torch.from_numpy(np.random.default_rng(2).standard_normal((box,) * 3).astype(np.float32))
     yield Stage("map to Fourier volume", lambda: engine.volume(reference, whole.last_shell),
-                align.VOLUME_BYTES * (2 * box) ** 3)
+                VOLUME_BYTES * (2 * box) ** 3)
     yield from alignment(engine, reference, noise, rows, poses, batch)
-    residual = align.VOLUME_BYTES * (2 * box) ** 3 + batch(len(whole) * align.RESIDUAL_BYTES)
+    residual = VOLUME_BYTES * (2 * box) ** 3 + batch(len(whole) * align.RESIDUAL_BYTES)
     yield Stage("noise of the residuals", lambda: align.residual_noise(engine, [reference], rows, poses), residual)
     sums = empty_sums(whole.last_shell, "meta").nbytes
     workers = len(compute.shares(rows, sums))
     yield Stage("insertion into sums", lambda: align.reconstruct_half(engine, noise, rows, poses, "half"),
                 (workers + 1) * sums + batch(len(whole) * align.INSERT_BYTES, workers))
     total = align.reconstruct_half(engine, noise, rows, poses, "half")
-    yield Stage("sums to map", lambda: engine.solved(total), align.MAP_BYTES * (2 * box) ** 3)
+    yield Stage("sums to map", lambda: engine.solved(total), MAP_BYTES * (2 * box) ** 3)
 
 
 def alignment(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, poses: Assignment,
@@ -157,9 +157,9 @@ def alignment(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: 
     diameter_a = 0.7 * band.box_a
     plan = replace(plan_iteration(state, band, diameter_a, engine.settings), exhaustive=True)
     volume = engine.volume(reference, plan.last_shell)
-    searcher = align.prepare_search(engine, volume, noise, rows, plan)
-    size, centre = align.bytes_to_search(searcher, engine.settings.search.candidates), np.zeros((len(rows), 2))
-    yield Stage("search", lambda: align.search_rows(engine, searcher, noise, rows, centre), batch(size, 1))
+    searcher = searching.prepare_search(engine, volume, noise, rows, plan)
+    size, centre = searcher.bytes_per_particle(engine.settings.search.candidates), np.zeros((len(rows), 2))
+    yield Stage("search", lambda: searching.search_rows(engine, searcher, noise, rows, centre), batch(size))
     found = Candidates(*(torch.from_numpy(v).float() for v in (
         random_rotations(len(rows) * CANDIDATES, np.random.default_rng(3)).reshape(len(rows), CANDIDATES, 3, 3),
         np.zeros((len(rows), CANDIDATES, 2)), np.zeros((len(rows), CANDIDATES)))))
