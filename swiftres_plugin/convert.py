@@ -449,12 +449,16 @@ def _spectrum(path: str) -> np.ndarray:
 
 
 def resolution_a(curves: dict[str, list[float]], curve: str, threshold: float = 0.143) -> float:
-    """Resolution (A) where a curve first falls below `threshold`, interpolated; its last shell when it never does."""
+    """Resolution (A) where a curve first falls below `threshold` for three shells, interpolated; its last one if never.
+
+    As the engine has it: a single shell of a hollow particle may hold next to no power.
+    """
     frequency, values = np.array(curves["frequency"][1:]), np.array(curves[curve][1:])
-    below = np.flatnonzero(values < threshold)
-    if len(below) == 0:
+    below = np.concatenate([values < threshold, [True, True]])
+    crossed = np.flatnonzero(below[:-2] & below[1:-1] & below[2:])
+    if len(crossed) == 0:
         return float(1 / frequency[-1])
-    if below[0] == 0:
+    if crossed[0] == 0:
         return float("inf")
-    pair = slice(below[0] - 1, below[0] + 1)
+    pair = slice(crossed[0] - 1, crossed[0] + 1)
     return float(1 / np.interp(-threshold, -values[pair], frequency[pair]))

@@ -76,7 +76,7 @@ def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
     Noise aligned to one map agrees up to that map's limit, and the masks of images and maps spread this over two
     shells more, falling some fifty-fold a shell in power. Without the solvent mask, which would spread it farther.
     """
-    loose, strict = (band.box_a / fsc.resolution_a(threshold, "unmasked") for threshold in (0.143, 0.5))
+    loose, strict = (band.box_a / fsc.resolution_a(threshold, "unmasked", stays=1) for threshold in (0.143, 0.5))
     return loose > limit + 3 or strict > limit + 2
 
 

@@ -6,6 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+STAYS = 3  # shells that a curve must stay below a threshold: a single one may hold next to no power
+
+
+def first_to_stay_below(values: np.ndarray, threshold: float, stays: int = STAYS) -> int:
+    """Where (S,) values first fall below a threshold for so many in a row, or to their end; S where they never do."""
+    below = values < threshold
+    crossed = below.copy()
+    for further in range(1, stays):
+        crossed[:-further] &= below[further:]
+    return int(crossed.argmax()) if crossed.any() else len(values)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Map:
@@ -61,16 +72,16 @@ class Fsc:
     randomised: np.ndarray
     corrected: np.ndarray
 
-    def resolution_a(self, threshold: float = 0.143, curve: str = "corrected") -> float:
-        """Resolution (A) of the first crossing below `threshold`, interpolated; never finer than the last shell.
+    def resolution_a(self, threshold: float = 0.143, curve: str = "corrected", stays: int = STAYS) -> float:
+        """Resolution (A) of the first crossing below `threshold` that stays below for so many shells, interpolated.
 
-        Infinity when the curve is below the threshold from the first shell on.
+        Hollow particles have shells of next to no power, where the curve dips. Never finer than the last shell; infinity
+        when the curve is below the threshold from the first shell on.
         """
         values = getattr(self, curve)
-        below = np.flatnonzero(values[1:] < threshold) + 1
-        if len(below) == 0:
+        s = 1 + first_to_stay_below(values[1:], threshold, stays)
+        if s == len(values):
             return float(1 / self.frequency[-1])
-        s = int(below[0])
         if s == 1:
             return float("inf")
         high, low = values[s - 1], values[s]

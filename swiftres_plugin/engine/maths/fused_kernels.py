@@ -28,6 +28,16 @@ def fits(rotation, limit, furthest):
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def finite(rotation):
+    """Whether a matrix, which may stretch, holds numbers."""
+    size = 0.0
+    for i in range(3):
+        for j in range(2):
+            size = size + rotation[i, j] * rotation[i, j]
+    return size < 100.0
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
 def carriers(wave, shift_a, box_a, top, along_x, along_y):
     """Fill the tables (2 top + 1, 2) of exp(2 pi i k t / box) at whole frequencies k along x and y."""
     for k in range(-top, top + 1):
@@ -167,7 +177,7 @@ def extract(volume, rotation, wave, slices):
     """Slices at rotations (B, 3, 3), sampled at `wave` (L, 2) float32, into `slices` (B, L, 2); zero outside the volume."""
     limit = volume.shape[2] - 1
     for b in range(len(rotation)):
-        usable = fits(rotation[b], limit, 0.0)
+        usable = finite(rotation[b])
         for k in range(len(wave)):
             slices[b, k, 0] = slices[b, k, 1] = 0.0
             if usable:
@@ -182,7 +192,7 @@ def insert(sums, rotation, wave, values, weights):
     """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`."""
     limit = sums.shape[3] - 1
     for b in range(len(rotation)):
-        if not fits(rotation[b], limit, 0.0):
+        if not finite(rotation[b]):
             continue
         for k in range(len(wave)):
             iz, iy, ix, fz, fy, fx, sign = cell(sums, rotation[b], wave[k, 0], wave[k, 1], limit)

@@ -69,14 +69,15 @@ def _normalised(points: torch.Tensor, limit: int) -> torch.Tensor:
 
 def extract_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
     """Slices at rotations (B, 3, 3), sampled at `wave_px` (L, 2): (B, L) complex64."""
-    if volume.stride(0) == 1 and on_host(volume) and reaches(volume, wave_px):
+    if volume.stride(0) == 1 and on_host(volume) and reaches(volume, image_to_volume, wave_px):
         return fused_slices(volume, image_to_volume, wave_px)
     return plain_slices(volume, image_to_volume, wave_px)
 
 
-def reaches(volume: torch.Tensor, wave_px: torch.Tensor) -> bool:
-    """Whether a volume holds all neighbours of slices at these frequencies, in any direction."""
-    return PADDING * 1.005 * float(wave_px.to(torch.float32).norm(dim=1).max()) < volume.shape[-1] - 1
+def reaches(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> bool:
+    """Whether a volume holds all neighbours of slices at these frequencies; matrices (B, 3, 3) may stretch."""
+    square = wave_px.to(torch.float32).square().sum(1).max() * image_to_volume[:, :, :2].square().sum(1).amax()
+    return PADDING * 1.005 * float(square.sqrt()) < volume.shape[-1] - 1
 
 
 def plain_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,7 @@ def test_repeated_alignments_tell_what_they_agree_on(data, tmp_path, capsys):
     np.testing.assert_array_equal(agreed, agreement > 0.5)
     assert json.loads((tmp_path / "out" / layout.RUN).read_text())["agreed"] == pytest.approx(agreed.mean())
     wrong = angular_errors(found.poses, source.particles.poses, symmetry_operators("C1"))[0] > np.radians(20)
-    assert agreed.mean() > 0.8 and wrong[agreed].mean() < 0.1
+    assert agreed.mean() > 0.8 and wrong[agreed].mean() < 0.15
     assert align(folder, tmp_path / "local", "--repeats", "3", "--alignment", "local") == 2
     assert "no gallery" in capsys.readouterr().err
 

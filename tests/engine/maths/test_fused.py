@@ -67,7 +67,7 @@ def test_slices_and_sums_are_those_of_torch(problem):
     """At whole frequencies and on rings; where a band leaves the volume torch does it."""
     batch, noise, volume, rotation, _ = problem
     rings = batch.band.wave_px.float() * 0.97
-    assert slices.reaches(volume, rings) and not slices.reaches(volume, 1.4 * rings)
+    assert slices.reaches(volume, rotation, rings) and not slices.reaches(volume, 1.4 * rotation, rings)
     for wave in (batch.band.wave_px, rings):
         expected = slices.plain_slices(volume, rotation, wave)
         torch.testing.assert_close(fused.fused_slices(volume, rotation, wave), expected, rtol=1e-4, atol=1e-3)

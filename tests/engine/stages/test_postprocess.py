@@ -106,10 +106,11 @@ def test_randomised_phases_keep_amplitudes():
 
 
 @pytest.mark.parametrize("values, expected", [
-    ([1, 0.9, 0.5, 0.1, 0.9, 0.0], 100 / (2 + (0.5 - 0.143) / 0.4)),  # the first crossing, not the last
+    ([1, 0.9, 0.5, 0.1, 0.0, 0.1, 0.9, 0.0], 100 / (2 + (0.5 - 0.143) / 0.4)),  # the first crossing, not the last
+    ([1, 0.9, 0.5, 0.1, 0.0, 0.8, 0.5, 0.1], 100 / (6 + (0.5 - 0.143) / 0.4)),  # two shells below are a dip
     ([1, 0.9, 0.9, 0.9, 0.9, 0.9], 20.0),  # never below: the last shell, no finer
-    ([1, 0.1, 0.9, 0.9, 0.9, 0.9], np.inf)])
-def test_resolution_is_the_first_crossing(values, expected):
+    ([1, 0.1, 0.0, 0.1, 0.9, 0.9], np.inf)])
+def test_resolution_is_the_first_crossing_that_stays_below(values, expected):
     assert curve(values).resolution_a() == pytest.approx(expected)
 
 
