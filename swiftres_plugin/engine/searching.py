@@ -100,7 +100,7 @@ def steered_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
                       plan.shift_step_a * widest)]
     for _ in range(doublings):
         grids.append(grids[-1].finer())
-    shells = [plan.search_shell // 2 ** n for n in range(doublings, -1, -1)]
+    shells = [max(1, plan.search_shell // 2 ** n) for n in range(doublings, -1, -1)]
     return SteeredSearch(tuple(make_level(engine, volume, noise, rows, shell, grid) for shell, grid in zip(shells, grids)))
 
 
@@ -131,7 +131,7 @@ def make_level(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np
     frames, psi_rad, shifts_a = (torch.from_numpy(values).float().to(engine.device)
                                  for values in (grid.frames, grid.psi_rad, grid.shifts_a))
     few = frames[:: max(1, len(frames) // BASIS_DIRECTIONS)]
-    steering = find_steering(volume, few, sample.band, strength, engine.settings.search.components // 2)
+    steering = find_steering(volume, few, sample.band, strength, max(1, engine.settings.search.components // 2))
     numbers, power = steering.of_references(volume, frames)
     return Level(steering, SteeredGallery(frames, psi_rad, numbers, steering.order, power, grid.step_rad), shifts_a)
 

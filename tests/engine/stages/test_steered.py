@@ -105,3 +105,11 @@ def test_found_poses_lie_on_the_grid_with_their_score(engine, two_grids):
     score -= (level.steering.power_of_particles(few, noise[:, :len(few.band)]) * shells).sum(1)
     # a slice is sampled anew at every angle here, where the search turns its series
     assert float((score - found.score[:, place]).abs().max()) < 0.05 * float(found.score[:, 0].median())
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_few_components_still_search(components):
+    one = engine_over(plain_spectra(particle_set(COUNT, noise=NOISE)), components=components)
+    search = search_of(one, 9.0)
+    assert len(search.levels[0].steering.order) == 1
+    assert search.search(*asked(one, search), 2).score[:, 0].isfinite().all()
