@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,15 +15,14 @@ from pyworkflow.object import Set
 from pyworkflow.protocol import GPU_LIST, STEPS_SERIAL, USE_GPU, params
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import PROGRAM, SYMMETRY
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 
-SYMMETRY = re.compile(r"([CD][1-9]\d*|T|O|I[1-4]?)", re.IGNORECASE)
 SYMMETRY_HELP = (
     "\n\nThe axes are those of RELION and Xmipp: Dn has a twofold axis on x (Scipion's Dxn), T a threefold on z (Tz3), "
     "I and I2 are I222r, I1 is I222, I3 and I4 are In25 and In25r.")
 LOOK_AFTER_S = 5.0  # how often a running engine is asked for new results
-NAME = "swiftres"
 
 
 class EngineProtocol:
@@ -42,7 +40,7 @@ class EngineProtocol:
     def getClassLabel(cls, prependPackageName=True):
         """'swiftres - reconstruct': the program's name, where Scipion would take that of the Python package."""
         label = cls.__dict__.get("_label", cls.__name__)
-        return f"{NAME} - {label}" if prependPackageName else label
+        return f"{PROGRAM} - {label}" if prependPackageName else label
 
     # -------------------------- parameters --------------------------
     def _addDeviceParams(self, form):

@@ -11,9 +11,10 @@ from swiftres_plugin import settings
 
 # The form's own header asks for these two.
 ASKED_ELSEWHERE = ("device", "threads")
+COMMAND_LINE_ONLY = ("stream",)  # branches: no particles are added to the file that a protocol writes at its start
 INPUT = ("initial_resolution", "symmetry", "diameter", "alignment")
 SECTIONS = {"Refinement": ("schedule", "preprocess", "classes", "mask", "postprocess"),
-            "Search and computing": ("search", "polish", "reconstruct", "compute", "cluster", "stream")}
+            "Search and computing": ("search", "polish", "reconstruct", "compute", "cluster")}
 
 
 def parameter_name(name: str) -> str:
@@ -26,7 +27,8 @@ def form_leaves(tree: type = settings.RefineSettings,
                 choices: Collection[str] | None = None) -> Iterator[tuple[str, dataclasses.Field]]:
     """(branch, field) of every setting of `tree` (those of `choices`) that is a parameter of the form."""
     return ((branch, leaf) for branch, leaf in settings.leaves(tree)
-            if leaf.name not in ASKED_ELSEWHERE and (choices is None or leaf.name in choices))
+            if branch not in COMMAND_LINE_ONLY and leaf.name not in ASKED_ELSEWHERE
+            and (choices is None or leaf.name in choices))
 
 
 def add_input_settings(form: params.Form) -> None:

@@ -8,6 +8,7 @@ from pwem.protocols import Prot3D
 from pyworkflow.object import Pointer
 
 from swiftres_plugin import settings
+from swiftres_plugin.constants import THESIS, VECTOR_SEARCH
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol, VolumesInput
@@ -108,10 +109,10 @@ class ProtSwiftresAlign(EngineProtocol, VolumesInput, Prot3D):
         if not self.hasAttribute("outputParticles"):
             return []
         how = ("Their poses were refined locally" if self.getEnumText("alignment") == "local" else
-               "Orientations were found by vector search [Johnson2021] and refined")
+               f"Orientations were found by vector search [{VECTOR_SEARCH}] and refined")
         return [f"{self.outputParticles.getSize()} particles were aligned with swiftres {Plugin.getActiveVersion()} "
-                f"[SwiftresThesis2023] to {len(self._report()['class_sizes'])} reference map(s) at "
+                f"[{THESIS}] to {len(self._report()['class_sizes'])} reference map(s) at "
                 f"{self.resolution.get():g} A in symmetry {self.symmetry.get()}. {how} by maximum likelihood."]
 
     def _citations(self):
-        return ["SwiftresThesis2023", "Johnson2021"]
+        return [THESIS, VECTOR_SEARCH]

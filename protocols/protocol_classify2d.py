@@ -8,6 +8,7 @@ from pwem.protocols import ProtClassify2D
 from pyworkflow.object import Pointer
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -125,8 +126,8 @@ class ProtSwiftresClassify2D(EngineProtocol, ProtClassify2D):
             return []
         report = self._report()
         return [f"{report['particles']} particles were parted into {report['classes']} two-dimensional classes with swiftres "
-                f"{Plugin.getActiveVersion()} [SwiftresThesis2023], by stochastic expectation maximisation over in-plane "
+                f"{Plugin.getActiveVersion()} [{THESIS}], by stochastic expectation maximisation over in-plane "
                 "rotations and shifts with the CTF of each particle."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]

@@ -9,6 +9,7 @@ from pwem.objects import SetOfParticles
 from pwem.protocols import EMProtocol
 
 from swiftres_plugin import convert, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -104,12 +105,12 @@ class ProtSwiftresCompare(EngineProtocol, EMProtocol):
             return []
         found = self._differences()
         return [f"Poses of {len(found)} particles from two alignments were compared with swiftres "
-                f"{Plugin.getActiveVersion()} [SwiftresThesis2023] under symmetry {self.symmetry.get()}: the median "
+                f"{Plugin.getActiveVersion()} [{THESIS}] under symmetry {self.symmetry.get()}: the median "
                 f"difference was {found.median_angle_deg:.2f} degrees and {found.median_shift_a:.2f} A. {found.agreed_count} "
                 f"particles within {self.maxAngle.get():g} degrees and {self.maxMove.get():g} A were kept."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _starFile(self, name: str) -> str:

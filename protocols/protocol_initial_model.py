@@ -9,6 +9,7 @@ from pwem.protocols import ProtInitialVolume
 from pyworkflow.object import Pointer
 
 from swiftres_plugin import layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -136,12 +137,12 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
             return []
         report = self._report()
         return [f"{len(report['class_sizes'])} initial map(s) were found from {report['particles']} particles with swiftres "
-                f"{Plugin.getActiveVersion()} [SwiftresThesis2023], by stochastic expectation maximisation from "
+                f"{Plugin.getActiveVersion()} [{THESIS}], by stochastic expectation maximisation from "
                 f"{self.starts.get()} random starts, between {self.coarsestResolution.get():g} and "
                 f"{self.finestResolution.get():g} A, in symmetry {self.symmetry.get()}. Their hand was left to chance."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _pixelSize(self) -> float:

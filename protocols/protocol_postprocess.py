@@ -10,6 +10,7 @@ from pwem.protocols import ProtAnalysis3D
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -128,12 +129,12 @@ class ProtSwiftresPostprocess(EngineProtocol, ProtAnalysis3D):
         if not self.hasAttribute("outputVolume"):
             return []
         told = self._told()
-        return [f"The map was sharpened with swiftres {Plugin.getActiveVersion()} [SwiftresThesis2023] by a B-factor of "
+        return [f"The map was sharpened with swiftres {Plugin.getActiveVersion()} [{THESIS}] by a B-factor of "
                 f"{told['b_factor_a2']:.0f} A^2. Its resolution of {told['resolution_a']:.2f} A is by the FSC=0.143 "
                 "criterion, corrected for the mask by phase randomisation; local and directional resolutions are by FSC=0.5."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _told(self) -> dict[str, Any]:

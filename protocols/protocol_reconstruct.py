@@ -8,6 +8,7 @@ from pwem.protocols import ProtReconstruct3D
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -98,12 +99,12 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
         if not self.hasAttribute("outputVolume"):
             return []
         return [f"The map was reconstructed from {self.inputParticles.get().getSize()} aligned particles with swiftres "
-                f"{Plugin.getActiveVersion()} [SwiftresThesis2023] in symmetry {self.symmetry.get()}. The FSC of its half "
+                f"{Plugin.getActiveVersion()} [{THESIS}] in symmetry {self.symmetry.get()}. The FSC of its half "
                 f"maps, corrected for the mask by phase randomisation, falls to 0.143 at "
                 f"{self._resolution('corrected'):.2f} A."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _resolution(self, curve: str) -> float:

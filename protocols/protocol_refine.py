@@ -12,6 +12,7 @@ from pwem.protocols import ProtRefine3D
 from pyworkflow.object import Pointer
 
 from swiftres_plugin import layout
+from swiftres_plugin.constants import THESIS, VECTOR_SEARCH
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol, VolumesInput
@@ -221,7 +222,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         count = self._classCount()
         what = "The map was" if count == 1 else f"The maps of {count} classes were"
         return [f"{what} refined from {particles.getSize()} particles with swiftres {Plugin.getActiveVersion()} "
-                f"[SwiftresThesis2023] in symmetry {self.symmetry.get()}. Images had {particles.getDim()[0]} px of "
+                f"[{THESIS}] in symmetry {self.symmetry.get()}. Images had {particles.getDim()[0]} px of "
                 f"{particles.getSamplingRate():g} A, starting maps were low-pass filtered to {self.initialResolution.get():g} "
                 f"A. {self._howAligned(report['iterations'])} The resolution of {report['resolution_a']:.2f} A is by the "
                 "FSC=0.143 criterion between independently refined half maps, corrected for the mask by phase "
@@ -233,10 +234,10 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         if searches == 0:
             return f"In {len(iterations)} iterations the given orientations were refined locally by maximum likelihood."
         return (f"In {searches} of {len(iterations)} iterations orientations were found by exhaustive vector search "
-                "[Johnson2021]; in all they were refined continuously by maximum likelihood.")
+                f"[{VECTOR_SEARCH}]; in all they were refined continuously by maximum likelihood.")
 
     def _citations(self):
-        return ["SwiftresThesis2023", "Johnson2021"]
+        return [THESIS, VECTOR_SEARCH]
 
     # -------------------------- UTILS functions --------------------------
     def _askedFile(self) -> str:

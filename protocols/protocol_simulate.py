@@ -8,6 +8,7 @@ from pwem.protocols import EMProtocol
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -109,12 +110,12 @@ class ProtSwiftresSimulate(EngineProtocol, EMProtocol):
         if not self.hasAttribute("outputParticles"):
             return []
         return [f"{self.outputParticles.getSize()} particle images were simulated with swiftres {Plugin.getActiveVersion()} "
-                f"[SwiftresThesis2023] at {self.outputParticles.getSamplingRate():g} A/px, {self.voltage.get():g} kV, defocus "
+                f"[{THESIS}] at {self.outputParticles.getSamplingRate():g} A/px, {self.voltage.get():g} kV, defocus "
                 f"{self.defocusMin.get():g} to {self.defocusMax.get():g} A, with a signal to noise ratio of "
                 f"{self.snr.get():g} dB on the area of the projection."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _sourcePointers(self):

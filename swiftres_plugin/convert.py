@@ -20,11 +20,13 @@ from typing import Any, TextIO
 import mrcfile
 import numpy as np
 from emtable import Table
-from pwem import constants
+from pwem.constants import SCIPION_SYM_NAME
 from pwem.emlib.image import ImageHandler
 from pwem.objects import FSC, Acquisition, CTFModel, Particle, SetOfParticles, Transform, Volume
 from pyworkflow.object import Float, Integer, String
 from scipy.spatial.transform import Rotation
+
+from swiftres_plugin.constants import CYCLIC_AND_DIHEDRAL, POLYHEDRAL
 
 MRC_EXTENSIONS = (".mrc", ".mrcs", ".map")
 ITEM_ID = "rlnImageId"  # Scipion's id of the particle; the engine writes unknown columns back unchanged
@@ -37,9 +39,6 @@ OPTICS_GROUP = "rlnOpticsGroup"
 # What a set and the acquisition of its particles say themselves; other columns of optics groups are kept as text.
 SCIPIONS_OPTICS = {OPTICS_GROUP, "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
                    "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"}
-CYCLIC_AND_DIHEDRAL = {"C": constants.SYM_CYCLIC, "D": constants.SYM_DIHEDRAL_X}
-SYMMETRIES = {"T": constants.SYM_TETRAHEDRAL_Z3, "O": constants.SYM_OCTAHEDRAL, "I1": constants.SYM_I222,
-              "I2": constants.SYM_I222r, "I": constants.SYM_I222r, "I3": constants.SYM_In25, "I4": constants.SYM_In25r}
 SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer}
 
 
@@ -51,8 +50,8 @@ def scipion_symmetry(group: str) -> tuple[int, int]:
     Raises `ValueError` for a name that is none.
     """
     name = group.strip().upper()
-    if name in SYMMETRIES:
-        return SYMMETRIES[name], 1
+    if name in POLYHEDRAL:
+        return POLYHEDRAL[name], 1
     kind, order = name[:1], name[1:]
     if kind not in CYCLIC_AND_DIHEDRAL or not order.isdigit() or int(order) < 1:
         raise ValueError(f"'{group}' is no point group: C1, C2, ..., D2, ..., T, O, I, I1, I2, I3 or I4.")
@@ -67,10 +66,10 @@ def relion_symmetry(constant: int, order: int = 1) -> str:
     for kind, known in CYCLIC_AND_DIHEDRAL.items():
         if constant == known:
             return f"{kind}{order}"
-    for name, known in SYMMETRIES.items():
+    for name, known in POLYHEDRAL.items():
         if constant == known:
             return name
-    raise ValueError(f"{constants.SCIPION_SYM_NAME.get(constant, constant)} has other axes than any group of RELION. "
+    raise ValueError(f"{SCIPION_SYM_NAME.get(constant, constant)} has other axes than any group of RELION. "
                      "Turn the map, or write the group's matrices to a file.")
 
 

@@ -13,9 +13,8 @@ import pyworkflow.utils as pwutils
 from pyworkflow.plugin import VarTypes
 
 import swiftres_plugin
+from swiftres_plugin.constants import ENGINE_MODULES, ENV_ACTIVATION
 
-ENV_ACTIVATION = "SWIFTRES_ENV_ACTIVATION"
-ENGINE_MODULES = ("torch", "scipy", "mrcfile", "healpix")
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(swiftres_plugin.__file__))
 
 

@@ -9,6 +9,7 @@ from pyworkflow.gui.tree import ListTreeProviderString
 from pyworkflow.wizard import Wizard
 
 from swiftres_plugin import convert
+from swiftres_plugin.constants import LISTED_SYMMETRIES
 from swiftres_plugin.protocols import (
     ProtSwiftres,
     ProtSwiftresAlign,
@@ -19,7 +20,6 @@ from swiftres_plugin.protocols import (
     ProtSwiftresReconstruct,
 )
 
-SYMMETRIES = ("C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", "D7", "T", "O", "I1", "I2", "I3", "I4")
 FIRST_SHARE = 0.7  # of the box: the circle that is shown first where no diameter is given
 
 
@@ -30,7 +30,7 @@ class SwiftresSymmetryWizard(Wizard):
                                                   ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel)]
 
     def show(self, form, *params):
-        provider = ListTreeProviderString([pwobj.String(name) for name in SYMMETRIES])
+        provider = ListTreeProviderString([pwobj.String(name) for name in LISTED_SYMMETRIES])
         chooser = dialog.ListDialog(form.root, "Symmetry", provider, "Point group in RELION's axes",
                                     selectmode="browse", selectOnDoubleClick=True)
         if chooser.values:

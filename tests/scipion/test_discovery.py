@@ -1,6 +1,7 @@
 """Scipion finds what the plugin offers, quickly, and the form says what the settings say."""
 import argparse
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -143,6 +144,11 @@ def test_protocols_import_no_plotting():
     assert "swiftres_plugin.protocols.protocol_refine" in loaded and not loaded & {*SLOW_TO_IMPORT, "matplotlib"}
 
 
+@pytest.mark.parametrize("name", ["constants", "convert", "protocols", "wizards", "viewers", "tests"])
+def test_the_modules_that_scipion_inspect_asks_for_are_there(name):
+    importlib.import_module(f"swiftres_plugin.{name}")
+
+
 def test_engine_imports_without_scipion():
     code = "import sys, swiftres_plugin.engine; assert not {'pwem', 'pyworkflow', 'tkinter'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -197,7 +203,8 @@ def test_every_parameter_has_help_and_few_are_seen_first(kind):
 
 def test_every_setting_can_be_chosen_in_the_form(protocol):
     asked = {leaf.name for _, leaf in settings_form.form_leaves()}
-    assert asked == {leaf.name for _, leaf in settings.leaves()} - {"device", "threads"}
+    of_the_command_line = {"device", "threads", "follow", "follow_idle", "follow_until"}
+    assert asked == {leaf.name for _, leaf in settings.leaves()} - of_the_command_line
     assert settings_form.chosen(protocol).keys() == asked
 
 
