@@ -12,6 +12,7 @@ from swiftres_plugin.engine.data.search import Band, Candidates, SteeredGallery
 from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.maths.fourier import RAMP_BYTES
 from swiftres_plugin.engine.maths.geometry import (
     PoseGrid,
     direction_grid,
@@ -28,7 +29,7 @@ from swiftres_plugin.engine.stages.exhaustive import exhaustive_search, holds_be
 from swiftres_plugin.engine.stages.gallery import build_gallery, find_basis, find_metric_basis
 from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_recipe
 from swiftres_plugin.engine.stages.noise import per_sample
-from swiftres_plugin.engine.stages.search import SHIFT_BYTES, IndexSearch
+from swiftres_plugin.engine.stages.search import IndexSearch
 from swiftres_plugin.engine.stages.steered import Level, SteeredSearch
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import SearchSettings
@@ -91,7 +92,7 @@ def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
 def steered_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
                    plan: IterationPlan) -> SteeredSearch:
     """From coarse to fine, down to the plan's grid."""
-    step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
+    step_rad = grid_step(engine, plan)
     doublings = coarser_levels(engine, step_rad)
     widest = 2 ** doublings
     frames = directions(engine, step_rad * widest, plan)
@@ -101,7 +102,9 @@ def steered_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows
     for _ in range(doublings):
         grids.append(grids[-1].finer())
     shells = [max(1, plan.search_shell // 2 ** n) for n in range(doublings, -1, -1)]
-    return SteeredSearch(tuple(make_level(engine, volume, noise, rows, shell, grid) for shell, grid in zip(shells, grids)))
+    sample = engine.batch(evenly(rows, COMPARED), engine.spectra.band.up_to(plan.search_shell).to(engine.device))
+    return SteeredSearch(tuple(make_level(engine, volume, noise, sample.up_to(shell), grid)
+                               for shell, grid in zip(shells, grids)))
 
 
 def coarser_levels(engine: Engine, step_rad: float) -> int:
@@ -124,9 +127,8 @@ def shaken(engine: Engine, rotations: np.ndarray, step_rad: float, plan: Iterati
     return perturbed(rotations, step_rad / 4, chance)
 
 
-def make_level(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, shell: int, grid: PoseGrid) -> Level:
-    """References of a Fourier volume up to `shell` on a grid, in components that suit the particles at `rows`."""
-    sample = engine.batch(evenly(rows, COMPARED), engine.spectra.band.up_to(shell).to(engine.device))
+def make_level(engine: Engine, volume: torch.Tensor, noise: np.ndarray, sample: ParticleBatch, grid: PoseGrid) -> Level:
+    """References of a Fourier volume on a grid, on the band of `sample` and in components that suit particles like these."""
     strength = (sample.ctf ** 2 / per_sample(noise, sample)).mean(0)
     frames, psi_rad, shifts_a = (torch.from_numpy(values).float().to(engine.device)
                                  for values in (grid.frames, grid.psi_rad, grid.shifts_a))
@@ -140,7 +142,7 @@ def index_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: 
                  plan: IterationPlan) -> IndexSearch:
     """The plan's grid in one gallery, with the index that the settings name."""
     band, settings = engine.spectra.band.up_to(plan.search_shell).to(engine.device), engine.settings.search
-    step_rad = min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
+    step_rad = grid_step(engine, plan)
     rotations = so3_grid(step_rad)
     rotations = shaken(engine, rotations[in_asymmetric_unit(rotations[:, :, 2], engine.operators)], step_rad, plan)
     recipe = parse_recipe(settings.recipe, settings.components)
@@ -161,6 +163,11 @@ def comparison(volume: torch.Tensor, rotations: np.ndarray, sample: ParticleBatc
     if settings.metric == "likelihood":
         return find_basis(volume, rotations, sample.band, (sample.ctf ** 2 / noise).mean(0), components)
     return find_metric_basis(volume, rotations, sample, noise, settings.metric, settings.wiener, components)
+
+
+def grid_step(engine: Engine, plan: IterationPlan) -> float:
+    """Spacing (rad) of the plan's orientations, which leaves a few of them in any asymmetric unit."""
+    return min(plan.angular_step_rad, coarsest_step(len(engine.operators)))
 
 
 def coarsest_step(operators: int) -> float:
@@ -213,7 +220,7 @@ def joined(parts: list[Candidates]) -> Candidates:
 
 
 def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
-                   centre_a: np.ndarray, found: Candidates, least: int = RECALL_LEAST) -> Recall:
+                   centre_a: np.ndarray, found: Candidates, least: int) -> Recall:
     """How many of a sample of `rows` have the pose that an exhaustive search likes best among their candidates `found`.
 
     A candidate counts within 1.5 steps of the grid, in orientation and shift. Batches of a few particles share each slice.
@@ -224,7 +231,7 @@ def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noi
     chosen = recall_sample(engine, len(rows), cost, least)
     step_a = float((shifts_a[1:] - shifts_a[0]).norm(dim=1).min()) if len(shifts_a) > 1 else 0.0
     held = 0
-    for part in engine.compute.batches(chosen, len(shifts_a) * (len(band) * SHIFT_BYTES + 400)):
+    for part in engine.compute.batches(chosen, len(shifts_a) * (len(band) * RAMP_BYTES + 400)):
         batch = engine.batch(rows[part], band)
         centre = torch.from_numpy(centre_a[rows[part]]).float().to(engine.device)
         moves = centre[:, None] + shifts_a[None]

@@ -6,6 +6,7 @@ import torch
 
 from swiftres_plugin.engine.data.search import Band
 
+RAMP_BYTES = 32  # working memory per coefficient of an image and shift, to move it by a phase ramp and project it
 
 def image_band(box_px: int, pixel_size_a: float) -> Band:
     """The whole half plane of a (box_px, box_px) image below Nyquist, without the mean."""
@@ -43,6 +44,11 @@ def phase_ramp(wave_px: torch.Tensor, shift_px: torch.Tensor) -> torch.Tensor:
     """exp(2 pi i k . shift) for shifts (..., 2) in pixels of a box whose waves are in cycles per pixel: (..., L) complex64."""
     phase = 2 * np.pi * (shift_px @ wave_px.T.to(shift_px.dtype))
     return torch.polar(torch.ones_like(phase), phase)
+
+
+def ramps_back(band: Band, shift_a: torch.Tensor) -> torch.Tensor:
+    """Phase ramps (..., L) that move images by -shift, for shifts (..., 2) in angstroms; see `RAMP_BYTES`."""
+    return phase_ramp(band.wave_px.to(shift_a.dtype) / band.box_a, -shift_a)
 
 
 def shells_3d(box_px: int, device: torch.device | str = "cpu") -> torch.Tensor:

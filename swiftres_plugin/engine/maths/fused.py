@@ -29,7 +29,7 @@ def kernels() -> ModuleType | None:
 
 def can_fuse(batch: ParticleBatch, volume: torch.Tensor) -> bool:
     """Whether these can be compared here: on a processor, at whole frequencies, in a volume laid out point by point."""
-    return batch.band.wave_px.dtype == torch.int64 and volume.stride(0) == 1 and on_host(volume)
+    return batch.band.wave_px.dtype == torch.int64 and point_by_point(volume)
 
 
 def fused_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
@@ -47,9 +47,14 @@ def fused_insertion(sums: torch.Tensor, values: torch.Tensor, weights: torch.Ten
     _kernel("insert")(sums.numpy(), _plain(image_to_volume), wave, _plain(values), _plain(weights))
 
 
-def on_host(*tensors: torch.Tensor) -> bool:
+def on_host(values: torch.Tensor) -> bool:
     """Whether machine code can read these: on a processor, in single precision."""
-    return all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors) and kernels() is not None
+    return values.device.type == "cpu" and values.dtype == torch.float32 and kernels() is not None
+
+
+def point_by_point(volume: torch.Tensor) -> bool:
+    """Whether machine code can read this volume, as `maths.slices.fourier_volume` lays it out."""
+    return volume.stride(0) == 1 and on_host(volume)
 
 
 def fused_scores(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor,

@@ -15,26 +15,23 @@ import numpy as np
 from swiftres_plugin.engine.maths.slices import PADDING
 
 UNSAFE = {"contract", "reassoc", "arcp", "nsz"}  # liberties of the compiler; a number that is none stays none
+MOST_SQUARE = 100.0  # of a matrix that may stretch: below it samples have places that are numbers
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def square(matrix):
+    """Sum of the squares of the two columns that span a plane: 2 of a rotation; no number where one of them is none."""
+    size = 0.0
+    for i in range(3):
+        for j in range(2):
+            size = size + matrix[i, j] * matrix[i, j]
+    return size
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
 def fits(rotation, limit, furthest):
     """Whether all samples of a plane lie in the volume; not so where a number is none."""
-    size = 0.0
-    for i in range(3):
-        for j in range(2):
-            size = size + rotation[i, j] * rotation[i, j]
-    return size < 2.01 and PADDING * 1.005 * furthest < limit
-
-
-@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
-def finite(rotation):
-    """Whether a matrix, which may stretch, holds numbers."""
-    size = 0.0
-    for i in range(3):
-        for j in range(2):
-            size = size + rotation[i, j] * rotation[i, j]
-    return size < 100.0
+    return square(rotation) < 2.01 and PADDING * 1.005 * furthest < limit
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
@@ -47,7 +44,7 @@ def carriers(wave, shift_a, box_a, top, along_x, along_y):
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
-def cell(volume, rotation, kx, ky, limit):
+def cell(rotation, kx, ky, limit):
     """Corner (z, y, x), place in the cell, and the sign that made x non-negative, of a sample of a plane."""
     x = np.float32(PADDING) * (rotation[0, 0] * kx + rotation[0, 1] * ky)
     y = np.float32(PADDING) * (rotation[1, 0] * kx + rotation[1, 1] * ky)
@@ -101,7 +98,7 @@ def scores(volume, rotation, shift_a, wave, images, ctf, noise, box_a, sums):
         total = 0.0
         for k in range(len(wave)):
             kx, ky = wave[k, 0], wave[k, 1]
-            iz, iy, ix, fz, fy, fx, sign = cell(volume, rotation[b], np.float32(kx), np.float32(ky), limit)
+            iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], np.float32(kx), np.float32(ky), limit)
             real, imaginary = value(volume, iz, iy, ix, fz, fy, fx, 0), sign * value(volume, iz, iy, ix, fz, fy, fx, 1)
             xr, xi, yr, yi = along_x[kx + top, 0], along_x[kx + top, 1], along_y[ky + top, 0], along_y[ky + top, 1]
             carrier_r, carrier_i = (xr * yr - xi * yi) * ctf[b, k], (xr * yi + xi * yr) * ctf[b, k]
@@ -131,7 +128,7 @@ def scores_and_derivatives(volume, rotation, shift_a, wave, images, ctf, noise, 
         for k in range(len(wave)):
             ix_wave, iy_wave = wave[k, 0], wave[k, 1]
             kx, ky = np.float32(ix_wave), np.float32(iy_wave)
-            iz, iy, ix, fz, fy, fx, sign = cell(volume, r, kx, ky, limit)
+            iz, iy, ix, fz, fy, fx, sign = cell(r, kx, ky, limit)
             real, xr, yr, zr = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 0)
             imaginary, xi, yi, zi = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 1)
             # against the flipped coordinate the value's imaginary and the slope's real part change their sign
@@ -177,11 +174,11 @@ def extract(volume, rotation, wave, slices):
     """Slices at rotations (B, 3, 3), sampled at `wave` (L, 2) float32, into `slices` (B, L, 2); zero outside the volume."""
     limit = volume.shape[2] - 1
     for b in range(len(rotation)):
-        usable = finite(rotation[b])
+        usable = square(rotation[b]) < MOST_SQUARE
         for k in range(len(wave)):
             slices[b, k, 0] = slices[b, k, 1] = 0.0
             if usable:
-                iz, iy, ix, fz, fy, fx, sign = cell(volume, rotation[b], wave[k, 0], wave[k, 1], limit)
+                iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
                 if inside(iz, iy, ix, limit):
                     slices[b, k, 0] = value(volume, iz, iy, ix, fz, fy, fx, 0)
                     slices[b, k, 1] = sign * value(volume, iz, iy, ix, fz, fy, fx, 1)
@@ -192,10 +189,10 @@ def insert(sums, rotation, wave, values, weights):
     """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`."""
     limit = sums.shape[3] - 1
     for b in range(len(rotation)):
-        if not finite(rotation[b]):
+        if not square(rotation[b]) < MOST_SQUARE:
             continue
         for k in range(len(wave)):
-            iz, iy, ix, fz, fy, fx, sign = cell(sums, rotation[b], wave[k, 0], wave[k, 1], limit)
+            iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
             if not inside(iz, iy, ix, limit):
                 continue
             real, imaginary, weight = values[b, k].real, sign * values[b, k].imag, weights[b, k]

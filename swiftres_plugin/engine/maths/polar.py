@@ -15,11 +15,15 @@ from swiftres_plugin.engine.data.search import Band
 
 def polar_band(box_px: int, pixel_size_a: float, rings: int) -> Band:
     """The rings 1..`rings` of an image, ordered by ring and then by angle, about as dense along a ring as across."""
-    angle = torch.arange(angle_count(rings) // 2, dtype=torch.float64) * (2 * math.pi / angle_count(rings))
-    ring = torch.arange(1, rings + 1, dtype=torch.float64)
+    return rings_at(box_px, pixel_size_a, torch.arange(1, rings + 1, dtype=torch.float64), angle_count(rings))
+
+
+def rings_at(box_px: int, pixel_size_a: float, radius: torch.Tensor, angles: int) -> Band:
+    """Rings of these radii (R,), float64, each of `angles` (even) to a whole turn; the shells of the band count them."""
+    angle = torch.arange(angles // 2, dtype=torch.float64) * (2 * math.pi / angles)
     direction = torch.stack([angle.cos(), angle.sin()], dim=1)
-    wave = (ring[:, None, None] * direction).flatten(0, 1).float()
-    return Band(box_px, pixel_size_a, wave, ring.long().repeat_interleave(len(angle)))
+    wave = (radius[:, None, None] * direction).flatten(0, 1).float()
+    return Band(box_px, pixel_size_a, wave, torch.arange(1, len(radius) + 1).repeat_interleave(len(angle)))
 
 
 def angle_count(rings: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.maths.fourier import crop_or_pad
-from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host
+from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host, point_by_point
 
 PADDING = 2
 _CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
@@ -69,7 +69,7 @@ def _normalised(points: torch.Tensor, limit: int) -> torch.Tensor:
 
 def extract_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
     """Slices at rotations (B, 3, 3), sampled at `wave_px` (L, 2): (B, L) complex64."""
-    if volume.stride(0) == 1 and on_host(volume) and reaches(volume, image_to_volume, wave_px):
+    if point_by_point(volume) and reaches(volume, image_to_volume, wave_px):
         return fused_slices(volume, image_to_volume, wave_px)
     return plain_slices(volume, image_to_volume, wave_px)
 

@@ -19,7 +19,7 @@ from scipy.interpolate import CubicSpline
 
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
-from swiftres_plugin.engine.maths.polar import angle_count, harmonics, ring_angles
+from swiftres_plugin.engine.maths.polar import angle_count, harmonics, ring_angles, rings_at
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.vectors import as_real, shell_sizes, shell_sums_of
 
@@ -79,8 +79,9 @@ def find_steering(volume: torch.Tensor, frames: torch.Tensor, band: Band, streng
 
     strength: (L,) mean C^2 / noise of the particles, whose signal-to-noise ratio weighs the components.
     """
-    rings, device = half_rings(band), volume.device
-    radius, shells = ring_radii(rings), np.arange(1, band.last_shell + 1)
+    shells, device = np.arange(1, band.last_shell + 1), volume.device
+    radius = np.arange(2, 2 * band.last_shell + 2) / 2  # twice as dense as shells, to half a shell beyond the last
+    rings = rings_at(band.box_px, band.pixel_size_a, torch.from_numpy(radius), angle_count(band.last_shell + 1))
     density = (shell_sums_of(strength, band) / shell_sizes(band, strength.device)).cpu().numpy()
     density = np.sqrt(density.clip(min=1e-3 * density.max()))
     weigh = np.sqrt(radius) * np.interp(radius, shells, density)
@@ -106,20 +107,6 @@ def largest(values: torch.Tensor, most: int) -> tuple[torch.Tensor, float]:
     count = min(len(best), int((held < ENOUGH).sum()) + 1)
     best = best[:count]
     return best[(best // values.shape[1] % 2).sort(stable=True).indices], float(held[count - 1])
-
-
-def half_rings(band: Band) -> Band:
-    """Rings of radius 1, 1.5, 2, ... to half a shell beyond the band, as a band whose shells count them."""
-    angles = angle_count(band.last_shell + 1) // 2
-    angle = torch.arange(angles, dtype=torch.float64) * (np.pi / angles)
-    number = torch.arange(1, 2 * band.last_shell + 1)
-    direction = torch.stack([angle.cos(), angle.sin()], dim=1)
-    wave = ((number.double() + 1) / 2)[:, None, None] * direction
-    return Band(band.box_px, band.pixel_size_a, wave.flatten(0, 1).float(), number.repeat_interleave(angles))
-
-
-def ring_radii(rings: Band) -> np.ndarray:
-    return (np.arange(1, rings.last_shell + 1) + 1) / 2
 
 
 def ring_series(volume: torch.Tensor, frames: torch.Tensor, rings: Band) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from swiftres_plugin.engine.data.search import Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
-from swiftres_plugin.engine.maths.fourier import phase_ramp
+from swiftres_plugin.engine.maths.fourier import ramps_back
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.vectors import as_real
 
@@ -19,7 +19,7 @@ def exhaustive_search(batch: ParticleBatch, noise: torch.Tensor, volume: torch.T
 
     noise: (B, L). Every coefficient counts, with the particle's own CTF.
     """
-    ramp = phase_ramp(batch.band.wave_px.to(moves.dtype) / batch.band.box_a, -moves)
+    ramp = ramps_back(batch.band, moves)
     queries = as_real(2 * (batch.ctf * batch.images / noise)[:, None] * ramp).flatten(0, 1)
     strength = batch.ctf ** 2 / noise
     best = torch.full((len(moves),), -torch.inf, device=moves.device)

@@ -8,10 +8,9 @@ import torch
 from swiftres_plugin.engine.data.search import Band, Candidates, Gallery, VectorIndex
 from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch
 from swiftres_plugin.engine.maths.basins import PER_CANDIDATE, distinct
-from swiftres_plugin.engine.maths.fourier import phase_ramp
+from swiftres_plugin.engine.maths.fourier import RAMP_BYTES, ramps_back
 
 MATCHES_PER_SHIFT = 16
-SHIFT_BYTES = 32  # working memory per coefficient of a particle and shift
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,11 +52,11 @@ class IndexSearch:
     def bytes_per_particle(self, count: int) -> int:
         shifts = len(self.shifts_a)
         compared = min(PER_CANDIDATE * count, shifts * MATCHES_PER_SHIFT)  # matches that are told apart, each from each
-        return shifts * (len(self.band) * SHIFT_BYTES + 8 * self.gallery.vectors.shape[1] + 400) + 10 * compared ** 2
+        return shifts * (len(self.band) * RAMP_BYTES + 8 * self.gallery.vectors.shape[1] + 400) + 10 * compared ** 2
 
     def search(self, batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor, count: int) -> Candidates:
         moves = centre_a[:, None] + self.shifts_a[None]
-        ramp = phase_ramp(batch.band.wave_px.to(moves.dtype) / batch.band.box_a, -moves)
+        ramp = ramps_back(batch.band, moves)
         queries = self.basis.of_particles(batch, noise, ramp)
         scores, ids = self.index.search(queries.flatten(0, 1), MATCHES_PER_SHIFT)
         top, order = scores.view(len(moves), -1).sort(dim=1, descending=True, stable=True)

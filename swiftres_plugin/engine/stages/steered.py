@@ -12,7 +12,7 @@ import torch
 from swiftres_plugin.engine.data.search import Band, Candidates, SteeredGallery
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.basins import PER_CANDIDATE, distinct
-from swiftres_plugin.engine.maths.fourier import phase_ramp
+from swiftres_plugin.engine.maths.fourier import RAMP_BYTES, ramps_back
 from swiftres_plugin.engine.maths.geometry import DIRECTION_PARTS, SHIFT_PARTS, TURN_PARTS
 from swiftres_plugin.engine.maths.steering import Steering
 from swiftres_plugin.engine.maths.vectors import as_real
@@ -24,7 +24,6 @@ SURE = 64  # but for so many: strong particles lose more between the points of a
 BLOCK_SCORES = 1 << 21  # made at once on a processor: few enough for its cache
 PART_BYTES = 1 << 26  # working memory to divide cells on a processor,
 DEVICE_FACTOR = 32  # and how much more of both suits other devices
-SHIFT_BYTES = 32  # of working memory per coefficient of a particle and shift
 PARTS = DIRECTION_PARTS * TURN_PARTS * SHIFT_PARTS
 
 
@@ -44,13 +43,13 @@ class Level:
         few = batch.up_to(self.steering.band.last_shell)
         power = noise[:, :len(few.band)]
         moves = centre_a[:, None] + self.shifts_a[None]
-        ramp = phase_ramp(few.band.wave_px.to(moves.dtype) / few.band.box_a, -moves)
+        ramp = ramps_back(few.band, moves)
         taken = self.steering.power_of_particles(few, power) @ self.gallery.power.T
         return self.steering.of_particles(few, power, ramp), taken
 
     def query_bytes(self) -> int:
         """Working memory of a particle's queries."""
-        return len(self.shifts_a) * (len(self.steering.band) * SHIFT_BYTES + 16 * len(self.steering.order))
+        return len(self.shifts_a) * (len(self.steering.band) * RAMP_BYTES + 16 * len(self.steering.order))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
