@@ -101,7 +101,13 @@ class EngineProtocol:
         self._runEngine([command, *inputs, *options, "--output", self._getRunPath()], onDevice)
 
     def _runEngineWatched(self, arguments: Sequence[str], look: Callable[[], None]) -> None:
-        """As `_runEngine`, calling `look` every few seconds. The job waits in a thread: only this one may use databases."""
+        """As `_runEngine`, calling `look` every few seconds. The job waits in a thread: only this one may use databases.
+
+        A step that goes to a queue by itself is waited for in this thread, which Scipion knows it by; nobody looks meanwhile.
+        """
+        if self.useQueueForSteps():
+            self._runEngine(arguments)
+            return
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self._runEngine, arguments)
             while not wait([job], timeout=LOOK_AFTER_S).done:
@@ -115,9 +121,10 @@ class EngineProtocol:
         return ["--device", self._device(), "--threads", str(self.numberOfThreads.get())]
 
     def _device(self) -> str:
-        """Device of this run, decided on the machine that runs it."""
-        numbers = ",".join(str(number) for number in self._gpusHere())
-        return f"cuda:{numbers}" if self.usesGpu() and Plugin.hasGpu() else "cpu"
+        """Device of this run, decided on the machine that runs it; where that is another one, a GPU asked for is there."""
+        if not self.usesGpu() or not (Plugin.hasGpu() or self.useQueueForSteps()):
+            return "cpu"
+        return "cuda:" + ",".join(str(number) for number in self._gpusHere())
 
     def _gpusHere(self) -> list[int]:
         """The GPUs by their numbers in this process: a queue shows a job its own ones only, counted from 0."""
