@@ -7,6 +7,8 @@ from swiftres_plugin.protocols.protocol_postprocess import ProtSwiftresPostproce
 from swiftres_plugin.protocols.protocol_reconstruct import ProtSwiftresReconstruct
 from swiftres_plugin.protocols.protocol_refine import ProtSwiftres
 from swiftres_plugin.protocols.protocol_simulate import ProtSwiftresSimulate
+from swiftres_plugin.protocols.protocol_subtract import ProtSwiftresSubtract
 
 __all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresClassify2D", "ProtSwiftresCompare", "ProtSwiftresInitialModel",
-           "ProtSwiftresPostprocess", "ProtSwiftresReconstruct", "ProtSwiftresSimulate"]
+           "ProtSwiftresPostprocess", "ProtSwiftresReconstruct", "ProtSwiftresSimulate",
+           "ProtSwiftresSubtract"]

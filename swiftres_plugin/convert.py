@@ -189,6 +189,15 @@ def forgotten_groups(particles: SetOfParticles) -> int:
     return 0 if known or described < 2 else described
 
 
+def half_sets(particles: SetOfParticles) -> set[int]:
+    """The half sets, 1 and 2, that occur in a set; none where the particles are in no half set."""
+    label = f"_{SUBSET}"
+    first = particles.getFirstItem()
+    if first is None or first.getAttributeValue(label, None) is None:
+        return set()
+    return {int(number) for number in particles.getUniqueValues(label)}
+
+
 def write_particles(particles: SetOfParticles, star_path: str, stack_folder: str) -> int:
     """Write the enabled particles of a set as RELION 3.1 STAR and return their number.
 

@@ -23,6 +23,11 @@
       classes.png              contact sheet
       settings.json  progress.jsonl  run.json
 
+    Beside NAME.star of `swiftres subtract`
+      NAME.mrcs                the images that are left
+      NAME_map.mrc  NAME_mask.mrc  what the mask keeps of the map, and the mask, in the box of these images
+      NAME.json                figures
+
     FOLDER/ of `swiftres postprocess`
       postprocess.json         every figure, and what it was made of
       map_sharpened.mrc  local_resolution.mrc  mask.mrc (when none was given)
@@ -59,6 +64,7 @@ GUINIER = "guinier.csv"
 DIRECTIONAL_FSC = "directional_fsc.csv"
 DIRECTIONS = "directions.csv"
 OVERFITTING = "overfitting.json"
+LEFT_STACK, LEFT_MAP, LEFT_MASK, LEFT_FIGURES = ".mrcs", "_map.mrc", "_mask.mrc", ".json"  # of `swiftres subtract`
 RUNS_DATABASE = "swiftres_runs.sqlite"  # beside the run: one for all runs of a project
 RUNS_VARIABLE = "SWIFTRES_DATABASE"  # environment variable that names another one
 
@@ -90,6 +96,11 @@ def sharpened_name(class_number: int = 1) -> str:
 
 def overfitting_name(class_number: int = 1) -> str:
     return f"class{class_number}_overfitting.csv"
+
+
+def beside(star: Path | str, ending: str) -> str:
+    """The file that stands beside NAME.star with this ending: NAME.mrcs, for example."""
+    return str(star).removesuffix(".star") + ending
 
 
 def finished_iterations(run: Path | str) -> list[tuple[int, Path]]:

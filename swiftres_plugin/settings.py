@@ -501,6 +501,31 @@ class ClassifySettings:
     compute: ComputeSettings = ComputeSettings()
 
 
+@dataclass(frozen=True)
+class SubtractionSettings:
+    """What the images that are left show."""
+
+    recentre: bool = choice(
+        False, "Move the centre of mass of the mask to the middle of the images, and the poses with it: for a part that lies "
+        "away from the centre. Images move by whole pixels, nothing is interpolated.")
+    new_box: int = choice(
+        0, "Box of the images that are left; 0 keeps the box. They are cut about the part with *recentre*, else about the "
+        "particle's centre. Half as wide again as the part leaves room for the spread by defocus.", unit="px", minimum=0)
+    solvent_mask: bool = choice(
+        True, "Take away only what lies inside the particle's solvent boundary, which is found from the map: what a map holds "
+        "outside is its noise. Switch off where something too weak for that boundary (a micelle) is to go too.",
+        advanced=True)
+    invert_contrast: bool = choice(
+        False, "Set when particles are black on white (raw micrograph contrast).", advanced=True)
+
+
+@dataclass(frozen=True)
+class SubtractSettings:
+    """All settings of `swiftres subtract`."""
+
+    subtraction: SubtractionSettings = SubtractionSettings()
+
+
 # The settings of `swiftres reconstruct`, out of those of a refinement.
 RECONSTRUCT = ("symmetry", "diameter", "invert_contrast", "auto_mask", "device", "threads", "memory", "scratch", "seed")
 # The same of `swiftres postprocess`.

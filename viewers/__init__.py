@@ -7,8 +7,9 @@ from swiftres_plugin.viewers.viewer_postprocess import SwiftresPostprocessViewer
 from swiftres_plugin.viewers.viewer_reconstruct import SwiftresReconstructViewer
 from swiftres_plugin.viewers.viewer_refine import SwiftresViewer
 from swiftres_plugin.viewers.viewer_simulate import SwiftresSimulateViewer
+from swiftres_plugin.viewers.viewer_subtract import SwiftresSubtractViewer
 from swiftres_plugin.viewers.viewer_volume import SwiftresVolumeViewer
 
 __all__ = ["SwiftresAlignViewer", "SwiftresClassesViewer", "SwiftresCompareViewer", "SwiftresInitialModelViewer",
-           "SwiftresPostprocessViewer", "SwiftresReconstructViewer", "SwiftresSimulateViewer", "SwiftresViewer",
-           "SwiftresVolumeViewer"]
+           "SwiftresPostprocessViewer", "SwiftresReconstructViewer", "SwiftresSimulateViewer", "SwiftresSubtractViewer",
+           "SwiftresViewer", "SwiftresVolumeViewer"]

@@ -25,11 +25,11 @@ class Truth:
     shift_a: np.ndarray
 
 
-def volume() -> np.ndarray:
+def volume(centres_a: np.ndarray = CENTRES_A, heights: np.ndarray = HEIGHTS) -> np.ndarray:
     """The phantom (n, n, n) in (z, y, x) order; the scale is that of `projections`."""
     axis = (np.arange(BOX_PX) - BOX_PX // 2) * PIXEL_SIZE_A
-    lines = np.exp(-0.5 * ((axis[None, :, None] - CENTRES_A[:, None, :]) / SIGMA_A) ** 2)  # (blob, place, axis)
-    return np.einsum("b,bz,by,bx->zyx", HEIGHTS, lines[..., 2], lines[..., 1], lines[..., 0]).astype(np.float32)
+    lines = np.exp(-0.5 * ((axis[None, :, None] - centres_a[:, None, :]) / SIGMA_A) ** 2)  # (blob, place, axis)
+    return np.einsum("b,bz,by,bx->zyx", heights, lines[..., 2], lines[..., 1], lines[..., 0]).astype(np.float32)
 
 
 def random_truth(count: int, seed: int = 1) -> Truth:
@@ -37,13 +37,13 @@ def random_truth(count: int, seed: int = 1) -> Truth:
     return Truth(Rotation.random(count, random_state=seed).as_matrix(), random.normal(0, PIXEL_SIZE_A, (count, 2)))
 
 
-def projections(truth: Truth) -> np.ndarray:
+def projections(truth: Truth, centres_a: np.ndarray = CENTRES_A, heights: np.ndarray = HEIGHTS) -> np.ndarray:
     """Sums of the phantom along the beam (N, n, n), without CTF: R^T x - shift is where a blob appears."""
     axis = (np.arange(BOX_PX) - BOX_PX // 2) * PIXEL_SIZE_A
-    centres = np.einsum("nji,bj->nbi", truth.image_to_volume, CENTRES_A)[..., :2] - truth.shift_a[:, None]
+    centres = np.einsum("nji,bj->nbi", truth.image_to_volume, centres_a)[..., :2] - truth.shift_a[:, None]
     lines = np.exp(-0.5 * ((axis[None, None, :, None] - centres[:, :, None, :]) / SIGMA_A) ** 2)
     depth = SIGMA_A * np.sqrt(2 * np.pi) / PIXEL_SIZE_A
-    return depth * np.einsum("b,nby,nbx->nyx", HEIGHTS, lines[..., 1], lines[..., 0])
+    return depth * np.einsum("b,nby,nbx->nyx", heights, lines[..., 1], lines[..., 0])
 
 
 def apply_ctf(images: np.ndarray, defocus_a: np.ndarray) -> np.ndarray:

@@ -28,13 +28,14 @@ SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
 COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
             "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
             "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model",
-            "ProtSwiftresClassify2D": "classify2d"}
+            "ProtSwiftresClassify2D": "classify2d", "ProtSwiftresSubtract": "subtract"}
 # Where parameters that are no settings go.
 FILES = {"inputParticles": "particles", "inputVolumes": "reference", "mask": "mask", "useGpu": "device", "gpuList": "device",
          "numberOfThreads": "threads"}
 FILES_OF = {"ProtSwiftresSimulate": {"inputVolume": "map", "inputStructure": "model", "source": "demo_model"},
             "ProtSwiftresCompare": {"inputParticles": "found", "otherParticles": "true"},
-            "ProtSwiftresPostprocess": {"inputVolume": "half1"}}
+            "ProtSwiftresPostprocess": {"inputVolume": "half1"},
+            "ProtSwiftresSubtract": {"inputVolume": "maps", "useHalfMaps": "maps"}}
 SCIPIONS_OWN = {"runName", "runMode", "hostName", "hostFullName", "numberOfMpi"}
 EVERY_PROTOCOL = [getattr(protocols, name) for name in protocols.__all__]
 
@@ -58,7 +59,7 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
         "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process",
-        "initial model", "2D classification"}
+        "initial model", "2D classification", "subtract"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -88,6 +89,7 @@ def test_the_tree_of_protocols_has_an_entry():
         ("2D", "Classify"): ["ProtSwiftresClassify2D"],
         ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
         ("3D", "Initial volume"): ["ProtSwiftresInitialModel"], ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
+        ("3D", "Analysis", "Heterogeneity"): ["ProtSwiftresSubtract"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
         ("Tools", "Simulate"): ["ProtSwiftresSimulate"]}
 

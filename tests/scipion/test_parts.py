@@ -1,0 +1,248 @@
+"""Protocols for structures of which a part differs: subtraction of the rest."""
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import pytest
+
+pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
+
+import pyworkflow as pw  # noqa: E402
+from pwem.protocols import ProtImportMask, ProtImportParticles, ProtImportVolumes  # noqa: E402
+from pyworkflow.object import Integer, Pointer  # noqa: E402
+from pyworkflow.project import Manager  # noqa: E402
+from pyworkflow.protocol import MODE_RESUME  # noqa: E402
+
+from swiftres_plugin import convert  # noqa: E402
+from swiftres_plugin.protocols import ProtSwiftres, ProtSwiftresReconstruct, ProtSwiftresSubtract  # noqa: E402
+
+from . import phantom  # noqa: E402
+
+COUNT, NEW_BOX, LOCAL = 160, 20, 1
+QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+MATES = [np.linalg.matrix_power(QUARTER, turns) for turns in range(4)]
+LOBE_A = np.array([34.0, 0, 26])
+BODY_A = np.concatenate([np.array([[30, 6, -12], [14, 18, 12], [20, -4, -34]]) @ mate.T for mate in MATES])
+BODY = BODY_A, np.tile([1.0, 0.8, 0.7], 4)
+WHOLE = np.vstack([BODY_A, LOBE_A]), np.append(BODY[1], 1.6)
+LOBE = LOBE_A[None], np.array([1.6])
+# The voxel of the lobe, from the middle of the box, and what is left of a voxel.
+MIDDLE_PX = np.rint(LOBE_A / phantom.PIXEL_SIZE_A).astype(int)
+REST_A = LOBE_A - MIDDLE_PX * phantom.PIXEL_SIZE_A
+
+
+def launch(project, protocol):
+    assert protocol.validate() == []
+    project.launchProtocol(protocol, wait=True)
+    log = Path(protocol.getStdoutLog())
+    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    return protocol
+
+
+def new(project, kind, **pointers):
+    """A protocol whose pointer parameters are (protocol, name of its output)."""
+    protocol = project.newProtocol(kind, **{name: value for name, value in pointers.items() if not isinstance(value, tuple)})
+    for name, value in (("useGpu", False), ("numberOfThreads", 1)):
+        if protocol.hasAttribute(name):
+            getattr(protocol, name).set(value)
+    for name, value in pointers.items():
+        if isinstance(value, tuple):
+            getattr(protocol, name).set(value[0])
+            getattr(protocol, name).setExtended(value[1])
+    return protocol
+
+
+def write_set(folder, name, truth, images, matrices, noise):
+    """A stack of `images` (N, n, n) with CTF and noise, and a set of them; ids are not contiguous, halves alternate."""
+    random = np.random.default_rng(4)
+    defocus_a = random.uniform(8000, 16000, len(images))
+    images = phantom.apply_ctf(images, defocus_a)
+    images += random.normal(0, noise * images.std(), images.shape)
+    phantom.write_mrc(folder / f"{name}.mrcs", images, stack=True)
+    particles = phantom.empty_set(folder / f"{name}.sqlite")
+    particles.setAlignmentProj()
+    for i, matrix in enumerate(matrices):
+        item = phantom.particle(folder / f"{name}.mrcs", i, defocus_a[i], item_id=3 * i + 5, matrix=matrix)
+        item._rlnRandomSubset = Integer(i % 2 + 1)
+        particles.append(item)
+    particles.write()
+    particles.close()
+    return SimpleNamespace(truth=truth, sqlite=folder / f"{name}.sqlite", defocus_a=defocus_a)
+
+
+def imported(project, sqlite):
+    return launch(project, project.newProtocol(
+        ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_SCIPION, sqliteFile=str(sqlite),
+        samplingRate=phantom.PIXEL_SIZE_A, magnification=50000))
+
+
+def ball(centre_a, radius_a=26.0):
+    """(n, n, n) a soft ball."""
+    x, y, z = np.meshgrid(*3 * [(np.arange(phantom.BOX_PX) - phantom.BOX_PX // 2) * phantom.PIXEL_SIZE_A], indexing="ij")
+    distance = np.sqrt(sum((axis - place) ** 2 for axis, place in zip((x, y, z), centre_a)))
+    return np.clip((radius_a - distance) / 8, 0, 1).transpose(2, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A C4 body with one lobe; subtracted from its particles but for the lobe, which is brought to the middle."""
+    folder = tmp_path_factory.mktemp("parts")
+    truth = phantom.random_truth(COUNT)
+    matrices = [phantom.scipion_matrix(truth, i) for i in range(COUNT)]
+    given = write_set(folder, "particles", truth, phantom.projections(truth, *WHOLE), matrices, noise=1.0)
+    for number in (0, 1, 2):
+        noisy = phantom.volume(*WHOLE) + np.random.default_rng(number).normal(0, 0.02, (phantom.BOX_PX,) * 3)
+        phantom.write_mrc(folder / f"volume{number}.mrc", noisy)
+    phantom.write_mrc(folder / "mask.mrc", ball(LOBE_A))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        project = Manager().createProject("parts", location=str(folder))
+        patch.chdir(project.path)
+        pw.Config.getDomain().findClass("ProtSwiftres")
+        particles = imported(project, given.sqlite)
+        volume = launch(project, project.newProtocol(
+            ProtImportVolumes, filesPath=str(folder / "volume0.mrc"), samplingRate=phantom.PIXEL_SIZE_A, setHalfMaps=True,
+            half1map=str(folder / "volume1.mrc"), half2map=str(folder / "volume2.mrc")))
+        mask = launch(project, project.newProtocol(
+            ProtImportMask, maskPath=str(folder / "mask.mrc"), samplingRate=phantom.PIXEL_SIZE_A))
+        made = SimpleNamespace(project=project, folder=folder, given=given, particles=particles, volume=volume, mask=mask)
+        made.subtracted = launch(project, subtraction(made, recentre=True, newBox=NEW_BOX))
+        yield made
+
+
+def subtraction(work, **choices):
+    return new(work.project, ProtSwiftresSubtract, inputParticles=(work.particles, "outputParticles"),
+               inputVolume=(work.volume, "outputVolume"), mask=(work.mask, "outputMask"), **choices)
+
+
+def test_images_that_are_left_show_the_lobe_where_the_poses_say(work):
+    """Against analytic projections of the lobe, at the poses that Scipion holds, in the small box."""
+    particles = work.subtracted.outputParticles
+    assert particles.getDim()[0] == NEW_BOX and particles.hasAlignmentProj() and particles.hasCTF()
+    assert particles.getSamplingRate() == phantom.PIXEL_SIZE_A
+    items = [item.clone() for item in particles.iterItems()]
+    assert [item.getObjId() for item in items] == [3 * i + 5 for i in range(COUNT)]
+    assert [item._rlnRandomSubset.get() for item in items] == [i % 2 + 1 for i in range(COUNT)]
+    inverses = np.array([np.linalg.inv(item.getTransform().getMatrix()) for item in items])
+    shift_a = -inverses[:, :2, 3] * phantom.PIXEL_SIZE_A
+    np.testing.assert_allclose(inverses[:, :3, :3].transpose(0, 2, 1), work.given.truth.image_to_volume, atol=1e-5)
+    assert np.abs(shift_a).max() <= phantom.PIXEL_SIZE_A / 2 + 1e-4
+    found = phantom.Truth(work.given.truth.image_to_volume, shift_a)
+    expected = phantom.apply_ctf(phantom.projections(found, REST_A[None], LOBE[1]), work.given.defocus_a)
+    inner = slice(phantom.BOX_PX // 2 - NEW_BOX // 2, phantom.BOX_PX // 2 + NEW_BOX // 2)
+    with mrcfile.open(items[0].getFileName()) as stack:
+        images = stack.data.copy()
+    expected = expected[:, inner, inner]
+    # the lobe of every image stands in the middle, and is found there in spite of the noise
+    likeness, wrong = (float((images * one).sum() / np.sqrt((images ** 2).sum() * (one ** 2).sum()))
+                       for one in (expected, np.roll(expected, 5, 1)))
+    assert likeness > 0.5 and likeness > 3 * wrong
+
+
+def test_volume_and_mask_of_what_is_left_stand_in_the_same_frame(work):
+    for name in ("outputVolume", "outputMask"):
+        output = getattr(work.subtracted, name)
+        assert output.getDim()[0] == NEW_BOX and output.getSamplingRate() == phantom.PIXEL_SIZE_A
+        assert not Path(output.getFileName()).is_absolute()
+        with mrcfile.open(output.getFileName()) as mrc:
+            place = [(axis * mrc.data).sum() / mrc.data.sum() - NEW_BOX // 2 for axis in np.indices(mrc.data.shape)][::-1]
+        np.testing.assert_allclose(place, REST_A / phantom.PIXEL_SIZE_A, atol=0.35)
+
+
+def test_subtraction_says_what_it_did(work):
+    summary, methods = " ".join(work.subtracted.summary()), " ".join(work.subtracted.methods())
+    assert f"{COUNT} images of {NEW_BOX} px" in summary and "own half map" in summary and "voxel (+7, +0, +5)" in summary
+    assert f"{COUNT} particles" in methods and f"cut to {NEW_BOX} px" in methods
+    relations = {(row["object_parent_id"], row["object_child_id"])
+                 for row in work.subtracted.getMapper().getRelationsByCreator(work.subtracted)}
+    sources = [protocol.getObjId() for protocol in (work.particles, work.volume, work.mask)]
+    assert {parent for parent, _ in relations} == set(sources)
+    left = {name: getattr(work.subtracted, name).getObjId() for name in ("outputParticles", "outputVolume", "outputMask")}
+    assert {parent for parent, child in relations if child == left["outputParticles"]} == {sources[0]}
+    for name in ("outputVolume", "outputMask"):
+        assert {parent for parent, child in relations if child == left[name]} == set(sources)
+
+
+# What each viewer draws, and how many axes that has: sliders and colour bars count.
+VIEWERS = {"subtracted": {"showSlices": 9, "showSurface": 2, "showGallery": 16}}
+OF_THE_ENGINE = {"showGallery"}  # takes seconds
+
+
+def viewer_of(work, name):
+    """The viewer that Scipion offers."""
+    protocol = getattr(work, name)
+    (kind,) = [one for one in pw.Config.getDomain().findViewers(protocol, pw.viewer.DESKTOP_TKINTER)
+               if one.__name__.startswith("Swiftres")]
+    viewer = kind(project=work.project)
+    viewer.setProtocol(protocol)
+    return viewer
+
+
+def check_pictures(work, name, fields):
+    from matplotlib import pyplot
+    viewer = viewer_of(work, name)
+    if OF_THE_ENGINE & set(fields):
+        viewer.galleryCount.set(8)
+    for field in fields:
+        (view,) = viewer._getVisualizeDict()[field]()
+        assert hasattr(view, "figure"), f"{field}: {getattr(view, '_msg', view)}"
+        assert len(view.figure.axes) == VIEWERS[name][field], field
+        pyplot.close(view.figure)
+
+
+@pytest.mark.parametrize("name", VIEWERS)
+def test_viewers_draw_their_pictures(work, name):
+    assert set(viewer_of(work, name)._getVisualizeDict()) - {"showChimera"} == {*VIEWERS[name], "savePictures"}
+    check_pictures(work, name, set(VIEWERS[name]) - OF_THE_ENGINE)
+
+
+@pytest.mark.slow
+def test_viewers_draw_what_the_engine_makes_for_them(work):
+    for name, pictures in VIEWERS.items():
+        if "showGallery" in pictures:
+            check_pictures(work, name, ["showGallery"])
+
+
+def test_subtraction_refuses_what_cannot_be(work):
+    without = new(work.project, ProtSwiftresSubtract, inputParticles=(work.particles, "outputParticles"), recentre=True,
+                  inputVolume=(work.volume, "outputVolume"), newBox=80)
+    problems = " ".join(without.validate())
+    assert "centre of mass" in problems and "80 px were asked for" in problems
+    other = subtraction(work)
+    other.inputParticles = Pointer(work.subtracted, extended="outputParticles")
+    problems = " ".join(other.validate())
+    assert f"The volume has {phantom.BOX_PX} px" in problems and "Resample the mask" in problems
+    assert subtraction(work, useHalfMaps=False).warnings() == []
+
+
+@pytest.mark.slow
+def test_the_lobe_is_refined_by_itself(work):
+    """The chain of a user: local refinement of what is left, with volume and mask from the subtraction."""
+    refined = new(work.project, ProtSwiftres, inputParticles=(work.subtracted, "outputParticles"), alignment=LOCAL,
+                  iterations=1, initialResolution=20.0, anglePrior=3.0, shiftPrior=2.0, mask=(work.subtracted, "outputMask"))
+    refined.inputVolumes.append(Pointer(work.subtracted, extended="outputVolume"))
+    launch(work.project, refined)
+    plain = launch(work.project, new(work.project, ProtSwiftresReconstruct, mask=(work.subtracted, "outputMask"),
+                                     inputParticles=(work.subtracted, "outputParticles")))
+    axis = (np.arange(NEW_BOX) - NEW_BOX // 2) * phantom.PIXEL_SIZE_A
+    lines = [np.exp(-0.5 * ((axis - place) / phantom.SIGMA_A) ** 2) for place in REST_A]
+    true = np.einsum("z,y,x->zyx", *lines[::-1])
+    for protocol in (refined, plain):
+        with mrcfile.open(protocol.outputVolume.getFileName()) as mrc, mrcfile.open(
+                work.subtracted.outputMask.getFileName()) as window:
+            inside = window.data > 0.5
+            assert np.corrcoef(mrc.data[inside], true[inside])[0, 1] > 0.9
+
+
+@pytest.mark.slow
+def test_continue_after_another_choice_cuts_anew(work):
+    """A changed box repeats the last two steps and renews the outputs in place."""
+    copy = launch(work.project, work.project.copyProtocol(work.project.getProtocol(work.subtracted.getObjId())))
+    before = copy.outputParticles.getObjId()
+    copy = work.project.getProtocol(copy.getObjId())
+    copy.newBox.set(24)
+    copy.runMode.set(MODE_RESUME)
+    launch(work.project, copy)
+    assert copy.outputParticles.getObjId() == before and copy.outputParticles.getDim()[0] == 24
+    assert convert.half_sets(copy.outputParticles) == {1, 2}
