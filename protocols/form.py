@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+import itertools
+import operator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pyworkflow.protocol import LEVEL_ADVANCED, LEVEL_NORMAL, params
@@ -15,6 +17,12 @@ COMMAND_LINE_ONLY = ("stream",)  # branches: no particles are added to the file 
 INPUT = ("initial_resolution", "symmetry", "diameter", "alignment")
 SECTIONS = {"Refinement": ("schedule", "preprocess", "classes", "mask", "postprocess"),
             "Search and computing": ("search", "polish", "reconstruct", "compute", "cluster")}
+# What a branch is called over its parameters.
+GROUPS = {"schedule": "Course", "preprocess": "Images", "mask": "Solvent", "postprocess": "Finished map",
+          "search": "Global search", "polish": "Local refinement", "reconstruct": "Reconstruction", "compute": "Computing",
+          "cluster": "Other machines"}
+# Parameters that mean something only after another choice.
+CONDITIONS = {"wiener": "metric != 0", "guard_resolution": "overfittingGuard"}
 
 
 def parameter_name(name: str) -> str:
@@ -40,9 +48,7 @@ def add_other_sections(form: params.Form) -> None:
     """All remaining settings of a refinement, a page for each group of branches."""
     for title, branches in SECTIONS.items():
         form.addSection(title)
-        for branch, leaf in form_leaves():
-            if branch in branches and leaf.name not in INPUT:
-                add_setting(form, leaf)
+        _add_grouped(form, [(branch, leaf) for branch, leaf in form_leaves() if branch in branches and leaf.name not in INPUT])
 
 
 def add_settings(form: params.Form, tree: type, names: Collection[str], **shown: Any) -> None:
@@ -55,19 +61,33 @@ def add_settings(form: params.Form, tree: type, names: Collection[str], **shown:
 def add_remaining(form: params.Form, title: str, tree: type, choices: Collection[str] | None = None) -> None:
     """A page with the settings of `tree` (those of `choices`) that the form does not have yet."""
     form.addSection(title)
-    for _, leaf in form_leaves(tree, choices):
-        if form.getParam(parameter_name(leaf.name)) is None:
-            add_setting(form, leaf)
+    _add_grouped(form, [(branch, leaf) for branch, leaf in form_leaves(tree, choices)
+                        if form.getParam(parameter_name(leaf.name)) is None])
 
 
-def add_setting(form: params.Form, leaf: dataclasses.Field, **shown: Any) -> None:
+def _add_grouped(form: params.Form, leaves: Sequence[tuple[str, dataclasses.Field]]) -> None:
+    """Settings in a frame for each branch; a frame of advanced ones alone is not seen before they are."""
+    for branch, grouped in itertools.groupby(leaves, key=operator.itemgetter(0)):
+        fields = [leaf for _, leaf in grouped]
+        level = min(_level(leaf) for leaf in fields)
+        group = form.addGroup(GROUPS.get(branch, branch.capitalize()), expertLevel=level)
+        for leaf in fields:
+            add_setting(group, leaf)
+
+
+def _level(leaf: dataclasses.Field) -> int:
+    return LEVEL_ADVANCED if leaf.metadata["choice"].advanced else LEVEL_NORMAL
+
+
+def add_setting(form: params.ElementGroup | params.Form, leaf: dataclasses.Field, **shown: Any) -> None:
     """One setting as a parameter with the same default, limits and help."""
     says: settings.Choice = leaf.metadata["choice"]
     unit = f" ({says.unit})" if says.unit else ""
+    if leaf.name in CONDITIONS:
+        shown = {"condition": CONDITIONS[leaf.name], **shown}
     form.addParam(
         parameter_name(leaf.name), _parameter_class(leaf), label=leaf.name.replace("_", " ").capitalize() + unit,
-        help=says.help, expertLevel=LEVEL_ADVANCED if says.advanced else LEVEL_NORMAL, **_default_and_limits(leaf),
-        **shown)
+        help=says.help, expertLevel=_level(leaf), **_default_and_limits(leaf), **shown)
 
 
 def _parameter_class(leaf: dataclasses.Field) -> type[params.Param]:
