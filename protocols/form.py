@@ -20,7 +20,7 @@ SECTIONS = {"Refinement": ("schedule", "preprocess", "classes", "mask", "postpro
 # What a branch is called over its parameters.
 GROUPS = {"schedule": "Course", "preprocess": "Images", "mask": "Solvent", "postprocess": "Finished map",
           "search": "Global search", "polish": "Local refinement", "reconstruct": "Reconstruction", "compute": "Computing",
-          "cluster": "Other machines"}
+          "cluster": "Other machines", "difference": "Matching"}
 # Parameters that mean something only after another choice.
 CONDITIONS = {"wiener": "metric != 0", "guard_resolution": "overfittingGuard"}
 
@@ -59,10 +59,15 @@ def add_settings(form: params.Form, tree: type, names: Collection[str], **shown:
 
 
 def add_remaining(form: params.Form, title: str, tree: type, choices: Collection[str] | None = None) -> None:
-    """A page with the settings of `tree` (those of `choices`) that the form does not have yet."""
-    form.addSection(title)
-    _add_grouped(form, [(branch, leaf) for branch, leaf in form_leaves(tree, choices)
-                        if form.getParam(parameter_name(leaf.name)) is None])
+    """The settings of `tree` (those of `choices`) that the form does not have yet.
+
+    They stand on a page called `title`, and on the last page there is where that one were empty without advanced settings.
+    """
+    leaves = [(branch, leaf) for branch, leaf in form_leaves(tree, choices)
+              if form.getParam(parameter_name(leaf.name)) is None]
+    if any(_level(leaf) == LEVEL_NORMAL for _, leaf in leaves):
+        form.addSection(title)
+    _add_grouped(form, leaves)
 
 
 def _add_grouped(form: params.Form, leaves: Sequence[tuple[str, dataclasses.Field]]) -> None:

@@ -18,6 +18,7 @@ from swiftres_plugin.protocols import (
     ProtSwiftresInitialModel,
     ProtSwiftresPostprocess,
     ProtSwiftresReconstruct,
+    ProtSwiftresSimulate,
 )
 
 FIRST_SHARE = 0.7  # of the box: the circle that is shown first where no diameter is given
@@ -27,7 +28,8 @@ class SwiftresSymmetryWizard(Wizard):
     """Choose the point group from a list."""
 
     _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel)]
+                                                  ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel,
+                                                  ProtSwiftresSimulate)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in LISTED_SYMMETRIES])

@@ -72,7 +72,7 @@ def test_wizards_stand_beside_their_fields(domain, protocol):
     wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
     assert set(wizards) == {"symmetry", "diameter", "resolution"}
     for kind, fields in ((protocols.ProtSwiftresInitialModel, {"symmetry", "diameter"}),
-                         (protocols.ProtSwiftresPostprocess, {"symmetry"})):
+                         (protocols.ProtSwiftresPostprocess, {"symmetry"}), (protocols.ProtSwiftresSimulate, {"symmetry"})):
         assert set(domain.findWizards(kind(), pw.wizard.DESKTOP_TKINTER)) == fields
 
 
@@ -201,6 +201,14 @@ def test_every_parameter_has_help_and_few_are_seen_first(kind):
     own = [settings_form.parameter_name(leaf.name) for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
     assert sum(form.getParam(name).expertLevel.get() == LEVEL_NORMAL for name in own) <= 8
     assert len(kind.__doc__) > 500  # what *Help* shows
+
+
+@pytest.mark.parametrize("kind", EVERY_PROTOCOL, ids=lambda kind: kind.__name__)
+def test_no_page_is_empty_before_the_advanced_level(kind):
+    form = kind()
+    for section in form.iterDefinitionSections():
+        seen = [name for name, param in section.iterParams() if param.expertLevel.get() == LEVEL_NORMAL]
+        assert seen, section.getLabel()
 
 
 def test_every_setting_can_be_chosen_in_the_form(protocol):
