@@ -11,7 +11,7 @@ from typing import Any
 import pyworkflow.utils as pwutils
 from pwem.objects import FSC, SetOfParticles, SetOfVolumes, Volume, VolumeMask
 from pyworkflow import BETA
-from pyworkflow.object import Set
+from pyworkflow.object import Pointer, Set
 from pyworkflow.protocol import GPU_LIST, STEPS_SERIAL, USE_GPU, params
 
 from swiftres_plugin import convert, layout, settings
@@ -73,6 +73,12 @@ class EngineProtocol:
 
     def _particlesFile(self) -> str:
         return self._getExtraPath("input_particles.star")
+
+    def _digest(self, *pointers: Pointer) -> str:
+        """What these inputs are, so that Continue sees a change."""
+        targets = [pointer.get() for pointer in pointers]
+        return json.dumps([None if target is None else [target.getObjId(), target.getSize() if isinstance(target, Set) else 1]
+                           for target in targets])
 
     def _convertParticles(self) -> None:
         """Write the particles as the engine reads them."""

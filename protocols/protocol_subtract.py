@@ -66,9 +66,7 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
-        particles, mask = self.inputParticles.get(), self.mask.get()
-        inputs = json.dumps([particles.getObjId(), particles.getSize(), self.inputVolume.get().getObjId(),
-                             None if mask is None else mask.getObjId(), self._withHalfMaps()])
+        inputs = json.dumps([self._digest(self.inputParticles, self.inputVolume, self.mask), self._withHalfMaps()])
         chosen = json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.subtractStep, inputs, chosen, needsGPU=False)

@@ -39,7 +39,11 @@ OPTICS_GROUP = "rlnOpticsGroup"
 # What a set and the acquisition of its particles say themselves; other columns of optics groups are kept as text.
 SCIPIONS_OPTICS = {OPTICS_GROUP, "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
                    "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"}
-SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer}
+SOURCE, MATE = "swiftresSourceParticle", "swiftresMate"  # of an expansion
+RELAXED_MATE, MATE_PROBABILITY = "swiftresRelaxedMate", "swiftresRelaxedProbability"
+CLASS_PROBABILITY = "swiftresClassProbability"
+SCORES = {"rlnLogLikeliContribution": Float, "rlnMaxValueProbDistribution": Float, SUBSET: Integer, RELAXED_MATE: Integer,
+          MATE_PROBABILITY: Float, CLASS_PROBABILITY: Float}
 
 
 # ---------------------------------------------------------------- symmetry
@@ -309,11 +313,41 @@ def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
         raise ValueError(f"{star_path} lacks {', '.join(missing)}.")
     angles = np.column_stack([columns[label] for label in ANGLES])
     origins = np.column_stack([columns[label] for label in ORIGINS])
-    scores = {label: columns[label] for label in SCORES if label in columns}
-    if SUBSET in scores:
-        scores[SUBSET] = scores[SUBSET].astype(int)
+    scores = {label: columns[label].astype(int) if kind is Integer else columns[label]
+              for label, kind in SCORES.items() if label in columns}
     row_of_id = {int(item_id): row for row, item_id in enumerate(columns[ITEM_ID])}
     return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores, columns.get(CLASS))
+
+
+@dataclass(frozen=True)
+class Mates:
+    """Rows of an expansion by the id of the particle that they come from, with what they are."""
+
+    rows_of_id: dict[int, list[int]]
+    matrices: np.ndarray  # (N, 4, 4)
+    numbers: dict[str, np.ndarray]  # mate and half set (N,)
+
+    def of(self, particle: Particle) -> Iterator[Particle]:
+        """`particle` at each of its mates in turn, the same object every time; none for one that was left out."""
+        source = particle.getObjId()
+        for row in self.rows_of_id.get(source, ()):
+            particle.setObjId(row + 1)
+            particle.setTransform(Transform(matrix=self.matrices[row]))
+            for label, values in self.numbers.items():
+                setattr(particle, f"_{label}", Integer(int(values[row])))
+            setattr(particle, f"_{SOURCE}", Integer(source))
+            yield particle
+
+
+def read_mates(star_path: str, pixel_size_a: float) -> Mates:
+    """The STAR file that `swiftres expand` wrote of particles with ids."""
+    columns = read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, MATE, SUBSET))
+    angles, origins = (np.column_stack([columns[label] for label in labels]) for labels in (ANGLES, ORIGINS))
+    rows_of_id: dict[int, list[int]] = {}
+    for row, item_id in enumerate(columns[ITEM_ID]):
+        rows_of_id.setdefault(int(item_id), []).append(row)
+    return Mates(rows_of_id, matrices_from_poses(angles, origins, pixel_size_a), {
+        label: columns[label] for label in (MATE, SUBSET)})
 
 
 def read_columns(star_path: str, labels: Iterable[str]) -> dict[str, np.ndarray]:

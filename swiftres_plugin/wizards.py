@@ -15,9 +15,11 @@ from swiftres_plugin.protocols import (
     ProtSwiftresAlign,
     ProtSwiftresClassify2D,
     ProtSwiftresCompare,
+    ProtSwiftresExpand,
     ProtSwiftresInitialModel,
     ProtSwiftresPostprocess,
     ProtSwiftresReconstruct,
+    ProtSwiftresRelax,
     ProtSwiftresSimulate,
 )
 
@@ -29,7 +31,7 @@ class SwiftresSymmetryWizard(Wizard):
 
     _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
                                                   ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel,
-                                                  ProtSwiftresSimulate)]
+                                                  ProtSwiftresRelax, ProtSwiftresExpand, ProtSwiftresSimulate)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in LISTED_SYMMETRIES])
@@ -43,7 +45,7 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
     """Draw the particle's circle on the images; the form takes its diameter in angstroms."""
 
     _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresInitialModel, ProtSwiftresClassify2D)]
+                                                  ProtSwiftresInitialModel, ProtSwiftresClassify2D, ProtSwiftresRelax)]
 
     def _getProvider(self, protocol):
         return self._getListProvider(protocol.inputParticles)

@@ -6,10 +6,11 @@ from swiftres_plugin.viewers.viewer_initial_model import SwiftresInitialModelVie
 from swiftres_plugin.viewers.viewer_postprocess import SwiftresPostprocessViewer
 from swiftres_plugin.viewers.viewer_reconstruct import SwiftresReconstructViewer
 from swiftres_plugin.viewers.viewer_refine import SwiftresViewer
+from swiftres_plugin.viewers.viewer_relax import SwiftresRelaxViewer
 from swiftres_plugin.viewers.viewer_simulate import SwiftresSimulateViewer
 from swiftres_plugin.viewers.viewer_subtract import SwiftresSubtractViewer
 from swiftres_plugin.viewers.viewer_volume import SwiftresVolumeViewer
 
 __all__ = ["SwiftresAlignViewer", "SwiftresClassesViewer", "SwiftresCompareViewer", "SwiftresInitialModelViewer",
-           "SwiftresPostprocessViewer", "SwiftresReconstructViewer", "SwiftresSimulateViewer", "SwiftresSubtractViewer",
-           "SwiftresViewer", "SwiftresVolumeViewer"]
+           "SwiftresPostprocessViewer", "SwiftresReconstructViewer", "SwiftresRelaxViewer", "SwiftresSimulateViewer",
+           "SwiftresSubtractViewer", "SwiftresViewer", "SwiftresVolumeViewer"]

@@ -275,10 +275,23 @@ def plot_evidence(evidence: Sequence[float], title: str) -> EmPlotter:
     return plotter
 
 
-def plot_sizes(sizes: Sequence[int], title: str) -> EmPlotter:
-    """Particles of each class."""
+def plot_rounds(values: dict[str, Sequence[float]], title: str) -> EmPlotter:
+    """Shares from 0 to 1 in each round, one line for each name."""
     plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
-    frame = plotter.createSubPlot(title, "number", "particles")
+    frame = plotter.createSubPlot(title, "round", "share")
+    for name, shares in values.items():
+        frame.plot(range(1, len(shares) + 1), shares, "o-", label=name)
+    frame.set_ylim(0, 1.05)
+    frame.xaxis.set_major_locator(MaxNLocator(integer=True))
+    frame.legend(fontsize=8)
+    frame.grid(alpha=0.3)
+    return plotter
+
+
+def plot_sizes(sizes: Sequence[int], title: str, number: str = "number") -> EmPlotter:
+    """Particles of each class, or of whatever the numbers name."""
+    plotter = EmPlotter(windowTitle=title, figsize=(7, 5))
+    frame = plotter.createSubPlot(title, number, "particles")
     frame.bar_label(frame.bar(range(1, len(sizes) + 1), sizes, 0.75), fontsize=8)
     frame.set_xticks(range(1, len(sizes) + 1))
     return plotter

@@ -124,25 +124,37 @@ def in_small_box(engine: Engine, question: Question, resolution_a: float) -> tup
 def one_round(engine: Engine, question: Question, poses: Assignment) -> Round:
     """Every particle at the mate that is likeliest against the maps of the present ones."""
     scores = np.zeros((len(poses.class_id), len(question.operators)))
-    uneven = []
-    for h in (0, 1):
-        rows = np.flatnonzero(question.half == h)
-        folds = [rows[f::FOLDS] for f in range(FOLDS)]
-        sums = [reconstruct_half(engine, question.noise[h], fold, poses.take(fold), f"relaxation, half {h + 1}")
-                for fold in folds]
-        even, parts = parted(engine, question, sums)
-        # the signal of what breaks the symmetry is far below that of the map, which the symmetric part makes
-        gain = torch.from_numpy(difference_gain(correlation(*parts), 2 * (FOLDS - 1) / FOLDS)).float()
-        for number, fold in enumerate(folds):
-            rest = map_of_folds(engine, question.window, [one for f, one in enumerate(sums) if f != number]) - even
-            scores[fold] = fixed_scores(engine, even + filter_shells(rest, gain), question.noise[h], fold, poses,
-                                        question.operators)
-        uneven.append(filter_shells((parts[0] + parts[1]) / 2, gain).cpu().numpy())
+    uneven = [half_round(engine, question, h, poses, scores) for h in (0, 1)]
     turn, agreement = likest_operator(uneven[0], uneven[1], question.operators)
     poses = chosen(poses, question.operators, scores)
     second = question.half == 1
     rotations = np.where(second[:, None, None], turn @ poses.image_to_volume, poses.image_to_volume)
     return Round(replace(poses, image_to_volume=rotations), scores, agreement)
+
+
+def half_round(engine: Engine, question: Question, h: int, poses: Assignment, scores: np.ndarray) -> np.ndarray:
+    """Fill the rows of half `h` in `scores` (N, |G|); (m, m, m) what broke the symmetry of its map before.
+
+    Folds go one after another, each against the others where these have gone: did all go at once, two pairs of folds that
+    break the symmetry in two ways would change places for ever.
+    """
+    rows = np.flatnonzero(question.half == h)
+    folds = [rows[f::FOLDS] for f in range(FOLDS)]
+
+    def summed(fold: np.ndarray, where: Assignment) -> Accumulator:
+        return reconstruct_half(engine, question.noise[h], fold, where, f"relaxation, half {h + 1}")
+
+    sums = [summed(fold, poses.take(fold)) for fold in folds]
+    even, parts = parted(engine, question, sums)
+    # the signal of what breaks the symmetry is far below that of the map, which the symmetric part makes
+    gain = torch.from_numpy(difference_gain(correlation(*parts), 2 * (FOLDS - 1) / FOLDS)).float()
+    for number, fold in enumerate(folds):
+        rest = map_of_folds(engine, question.window, [one for f, one in enumerate(sums) if f != number]) - even
+        scores[fold] = fixed_scores(engine, even + filter_shells(rest, gain), question.noise[h], fold, poses,
+                                    question.operators)
+        if number < FOLDS - 1:
+            sums[number] = summed(fold, chosen(poses.take(fold), question.operators, scores[fold]))
+    return filter_shells((parts[0] + parts[1]) / 2, gain).cpu().numpy()
 
 
 def parted(engine: Engine, question: Question,

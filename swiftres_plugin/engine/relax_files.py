@@ -30,9 +30,11 @@ from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import fitted, versions
 from swiftres_plugin.engine.stages.postprocess import masked_reference
 from swiftres_plugin.errors import InputError
-from swiftres_plugin.settings import RefineSettings, RelaxSettings
+from swiftres_plugin.settings import RefineSettings, RelaxationSettings, RelaxSettings
 
 LEAST_AGREEMENT = 0.35  # correlation of the parts that break the symmetry; chance reaches 0.2 in the likest of four turns
+
+MOVING = 0.05  # share of particles that change mate in the last round and should be told of
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,22 @@ def relax_files(inputs: RelaxInputs, settings: RelaxSettings, output: Path, repo
     engine = open_engine(MrcSource(particles), np.eye(3)[None], chosen, reporter, output)
     found, half = answered(engine, operators, window, reference, settings)
     write_particles(output / layout.PARTICLES, relaxed_particles(particles, half, found, operators))
-    if found.agreement < LEAST_AGREEMENT:
-        reporter.warning(f"The two halves of the particles hardly agree in what breaks {wanted.symmetry} (correlation "
-                         f"{found.agreement:.2f}): nothing may break it, or nothing that shows to {wanted.resolution:g} A. "
-                         "Each particle's own probability does not tell this.")
+    warn_of_choice(found, wanted, reporter)
     write_json(output / layout.RUN, {
         "settings": asdict(settings), "particles": len(particles), "versions": versions(), "changes": found.changes,
         "mean_probability": float(found.probability.mean()), "agreement": found.agreement,
         "seconds": round(time.time() - began, 1), "warnings": reporter.warnings})
+
+
+def warn_of_choice(found: Relaxation, wanted: RelaxationSettings, reporter: Reporter) -> None:
+    """Tell where nothing seems to break the symmetry, and where the choice did not come to rest."""
+    if found.agreement < LEAST_AGREEMENT:
+        reporter.warning(f"The two halves of the particles hardly agree in what breaks {wanted.symmetry} (correlation "
+                         f"{found.agreement:.2f}): nothing may break it, or nothing that shows to {wanted.resolution:g} A. "
+                         "Each particle's own probability does not tell this.")
+    if found.changes[-1] > MOVING:
+        reporter.warning(f"{found.changes[-1]:.0%} of the particles still changed their mate in the last round: the choice "
+                         "did not come to rest.")
 
 
 def opened_reference(path: str, particles: Particles, reporter: Reporter) -> torch.Tensor:

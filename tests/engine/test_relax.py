@@ -50,6 +50,21 @@ def test_particles_at_random_mates_come_to_the_right_one():
     assert found.agreement > 1.5 * LEAST_AGREEMENT
 
 
+def test_folds_that_break_the_symmetry_in_two_ways_come_together():
+    """Two folds of each half at the right mate, two half a turn from it: were all moved at once they would change places."""
+    source = particles_of_channel(noise=0.5)
+    engine = engine_over(plain_spectra(source), initial_resolution=25.0)
+    half, poses = draw_halves(source.particles, 1), input_poses(source.particles)
+    rotations = poses.image_to_volume.copy()
+    for h in (0, 1):
+        turned = np.flatnonzero(half == h)[1::2]  # folds 1 and 3 of 4
+        rotations[turned] = GROUP[2] @ rotations[turned]
+    start = replace(poses, image_to_volume=rotations)
+    assert right(rotations, poses.image_to_volume) == 0.5
+    last, changes = settled(engine, asked(engine, GROUP, None, start, half), start, 20.0, rounds=4)
+    assert right(last.poses.image_to_volume, poses.image_to_volume) >= 0.95 and changes[-1] < 0.05
+
+
 def test_halves_of_a_symmetric_body_agree_in_nothing_that_breaks_it():
     particles = described(random_poses(COUNT))
     engine = engine_over(plain_spectra(ArraySource(particles, images_of(BODY, particles, 0.5))), initial_resolution=25.0)

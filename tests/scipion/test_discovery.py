@@ -28,13 +28,15 @@ SLOW_TO_IMPORT = ("torch", "faiss", "pandas", "swiftres_plugin.engine")
 COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftresReconstruct": "reconstruct",
             "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
             "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model",
-            "ProtSwiftresClassify2D": "classify2d", "ProtSwiftresSubtract": "subtract"}
+            "ProtSwiftresClassify2D": "classify2d", "ProtSwiftresSubtract": "subtract",
+            "ProtSwiftresRelax": "relax", "ProtSwiftresExpand": "expand"}
 # Where parameters that are no settings go.
 FILES = {"inputParticles": "particles", "inputVolumes": "reference", "mask": "mask", "useGpu": "device", "gpuList": "device",
          "numberOfThreads": "threads"}
 FILES_OF = {"ProtSwiftresSimulate": {"inputVolume": "map", "inputStructure": "model", "source": "demo_model"},
             "ProtSwiftresCompare": {"inputParticles": "found", "otherParticles": "true"},
             "ProtSwiftresPostprocess": {"inputVolume": "half1"},
+            "ProtSwiftresRelax": {"inputVolume": "reference"},
             "ProtSwiftresSubtract": {"inputVolume": "maps", "useHalfMaps": "maps"}}
 SCIPIONS_OWN = {"runName", "runMode", "hostName", "hostFullName", "numberOfMpi"}
 EVERY_PROTOCOL = [getattr(protocols, name) for name in protocols.__all__]
@@ -59,7 +61,7 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
         "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process",
-        "initial model", "2D classification", "subtract"}
+        "initial model", "2D classification", "subtract", "symmetry relaxation", "symmetry expansion"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -72,6 +74,7 @@ def test_wizards_stand_beside_their_fields(domain, protocol):
     wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
     assert set(wizards) == {"symmetry", "diameter", "resolution"}
     for kind, fields in ((protocols.ProtSwiftresInitialModel, {"symmetry", "diameter"}),
+                         (protocols.ProtSwiftresRelax, {"symmetry", "diameter"}), (protocols.ProtSwiftresExpand, {"symmetry"}),
                          (protocols.ProtSwiftresPostprocess, {"symmetry"}), (protocols.ProtSwiftresSimulate, {"symmetry"})):
         assert set(domain.findWizards(kind(), pw.wizard.DESKTOP_TKINTER)) == fields
 
@@ -89,7 +92,7 @@ def test_the_tree_of_protocols_has_an_entry():
         ("2D", "Classify"): ["ProtSwiftresClassify2D"],
         ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
         ("3D", "Initial volume"): ["ProtSwiftresInitialModel"], ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
-        ("3D", "Analysis", "Heterogeneity"): ["ProtSwiftresSubtract"],
+        ("3D", "Analysis", "Heterogeneity"): ["ProtSwiftresSubtract", "ProtSwiftresRelax", "ProtSwiftresExpand"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],
         ("Tools", "Simulate"): ["ProtSwiftresSimulate"]}
 
@@ -180,7 +183,7 @@ def test_form_and_command_line_say_what_the_settings_say(kind):
     """Name, default, unit, level and help of every setting, in the form and in the command that the protocol runs."""
     form, options = kind(), options_of(kind)
     leaves = [leaf for _, leaf in settings_form.form_leaves(kind._tree, kind._choices)]
-    assert len(leaves) >= 3
+    assert len(leaves) >= 2
     for leaf in leaves:
         says, option = leaf.metadata["choice"], options[leaf.name]
         parameter = form.getParam(settings_form.parameter_name(leaf.name))

@@ -1,4 +1,4 @@
-"""Protocols for structures of which a part differs: subtraction of the rest."""
+"""Protocols for structures of which a part differs: subtraction of the rest, symmetry relaxation and expansion."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,13 @@ from pyworkflow.project import Manager  # noqa: E402
 from pyworkflow.protocol import MODE_RESUME  # noqa: E402
 
 from swiftres_plugin import convert  # noqa: E402
-from swiftres_plugin.protocols import ProtSwiftres, ProtSwiftresReconstruct, ProtSwiftresSubtract  # noqa: E402
+from swiftres_plugin.protocols import (  # noqa: E402
+    ProtSwiftres,
+    ProtSwiftresExpand,
+    ProtSwiftresReconstruct,
+    ProtSwiftresRelax,
+    ProtSwiftresSubtract,
+)
 
 from . import phantom  # noqa: E402
 
@@ -108,6 +114,9 @@ def work(tmp_path_factory):
             ProtImportMask, maskPath=str(folder / "mask.mrc"), samplingRate=phantom.PIXEL_SIZE_A))
         made = SimpleNamespace(project=project, folder=folder, given=given, particles=particles, volume=volume, mask=mask)
         made.subtracted = launch(project, subtraction(made, recentre=True, newBox=NEW_BOX))
+        poses = (particles, "outputParticles")
+        made.relaxed = launch(project, new(project, ProtSwiftresRelax, inputParticles=poses, symmetry="C4", resolution=16.0))
+        made.expanded = launch(project, new(project, ProtSwiftresExpand, inputParticles=poses, symmetry="c4"))
         yield made
 
 
@@ -165,7 +174,8 @@ def test_subtraction_says_what_it_did(work):
 
 
 # What each viewer draws, and how many axes that has: sliders and colour bars count.
-VIEWERS = {"subtracted": {"showSlices": 9, "showSurface": 2, "showGallery": 16}}
+VIEWERS = {"subtracted": {"showSlices": 9, "showSurface": 2, "showGallery": 16},
+           "relaxed": {"showProbability": 1, "showMates": 1, "showRounds": 1}}
 OF_THE_ENGINE = {"showGallery"}  # takes seconds
 
 
@@ -246,3 +256,66 @@ def test_continue_after_another_choice_cuts_anew(work):
     launch(work.project, copy)
     assert copy.outputParticles.getObjId() == before and copy.outputParticles.getDim()[0] == 24
     assert convert.half_sets(copy.outputParticles) == {1, 2}
+
+
+def rotations(particles):
+    """{id: (3, 3) image_to_volume} by the definition x_image = inv(M) x_volume."""
+    return {item.getObjId(): np.linalg.inv(item.getTransform().getMatrix())[:3, :3].T for item in particles.iterItems()}
+
+
+def mates_of(found, true):
+    """(N,) the number of the operator, from 0, that takes the true orientation to the one found."""
+    turns = np.einsum("nij,nkj->nik", found, true)
+    distance = np.abs(turns[:, None] - np.array(MATES)).max(axis=(2, 3))
+    assert distance.min(axis=1).max() < 1e-4  # at a mate, and nowhere else
+    return distance.argmin(axis=1)
+
+
+def test_relaxed_particles_are_at_the_right_mate(work):
+    """Input mates are forgotten first; which of the four frames the lobe ends in is free, but one for all particles."""
+    particles = work.relaxed.outputParticles
+    items = [item.clone() for item in particles.iterItems()]
+    assert [item.getObjId() for item in items] == [3 * i + 5 for i in range(COUNT)]
+    numbers = mates_of(np.array(list(rotations(particles).values())), work.given.truth.image_to_volume)
+    assert np.bincount(numbers).max() >= 0.98 * COUNT  # the lobe is a seventh of the mass, and all find it
+    told = np.array([item._swiftresRelaxedMate.get() for item in items])
+    sure = np.array([item._swiftresRelaxedProbability.get() for item in items])
+    assert set(told) <= {1, 2, 3, 4}
+    assert len({(a, b) for a, b in zip(told, numbers)}) == len(set(numbers))  # one number for each operator
+    assert 0.9 < sure.mean() <= 1
+    assert [item._rlnRandomSubset.get() for item in items] == [i % 2 + 1 for i in range(COUNT)]
+
+
+def test_relaxation_says_what_it_found(work):
+    summary, methods = " ".join(work.relaxed.summary()), " ".join(work.relaxed.methods())
+    assert "mates in C4" in summary and "Agreement of the halves" in summary and "Warning" not in summary
+    assert f"{COUNT} particles was put at the likeliest" in methods and "to 16 A" in methods
+    wrong = new(work.project, ProtSwiftresRelax, inputParticles=(work.particles, "outputParticles"))
+    assert "no mates to choose among" in " ".join(wrong.validate())
+
+
+def test_expanded_particles_stand_at_every_mate(work):
+    """Four of each, with numbers of their own; image, CTF and half set are those of the particle they come from."""
+    particles, given = work.expanded.outputParticles, work.particles.outputParticles
+    assert particles.getSize() == 4 * COUNT and particles.hasAlignmentProj()
+    sources = {item.getObjId(): item.clone() for item in given.iterItems()}
+    seen = {}
+    for item in particles.iterItems():
+        source = sources[item._swiftresSourceParticle.get()]
+        assert item.getLocation() == source.getLocation()
+        assert item.getCTF().getDefocusU() == source.getCTF().getDefocusU()
+        assert item._rlnRandomSubset.get() == source._rlnRandomSubset.get()
+        turn = item.getTransform().getMatrix() @ np.linalg.inv(source.getTransform().getMatrix())
+        # the operator about the axis through the centre, so that the lobe of the image stays where it is in it
+        np.testing.assert_allclose(turn[:3, :3], MATES[item._swiftresMate.get() - 1], atol=1e-5)
+        np.testing.assert_allclose(turn[:3, 3], 0, atol=1e-4)
+        seen.setdefault(source.getObjId(), []).append(item._swiftresMate.get())
+    assert seen.keys() == sources.keys() and all(mates == [1, 2, 3, 4] for mates in seen.values())
+    assert "640" in work.expanded.summary()[0] and "640" in work.expanded.methods()[0]
+
+
+def test_particles_are_expanded_once(work):
+    again = new(work.project, ProtSwiftresExpand, inputParticles=(work.expanded, "outputParticles"), symmetry="C4")
+    assert again.validate() == ["These particles are expanded already."]
+    none = new(work.project, ProtSwiftresExpand, inputParticles=(work.particles, "outputParticles"))
+    assert "C1 has no mates" in " ".join(none.validate())

@@ -1,0 +1,48 @@
+"""The viewer of `swiftres - symmetry relaxation`."""
+from __future__ import annotations
+
+import numpy as np
+from pwem.viewers import EmPlotter
+from pyworkflow.protocol import params
+
+from swiftres_plugin import convert, layout
+from swiftres_plugin.protocols import ProtSwiftresRelax
+from swiftres_plugin.viewers import pictures
+from swiftres_plugin.viewers.base import SAVING, PictureViewer
+
+
+class SwiftresRelaxViewer(PictureViewer):
+    """How sure the choice is, which mates were chosen, and how it came to rest."""
+
+    _label = "swiftres - symmetry relaxation: results"
+    _targets = [ProtSwiftresRelax]
+
+    def _defineParams(self, form):
+        form.addSection("Results")
+        form.addParam("showProbability", params.LabelParam, label="Probability of the chosen mates",
+                      help="A peak at 1: the particles know where they belong. All near one over the order of the group: they "
+                           "do not." + SAVING)
+        form.addParam("showMates", params.LabelParam, label="Particles at each mate",
+                      help="Numbers of the operators that took the input poses to the output. Even after a refinement in the "
+                           "symmetry, which chose among the mates by chance.")
+        form.addParam("showRounds", params.LabelParam, label="Course of the relaxation",
+                      help="Share of the particles that changed their mate in each round: it should fall to nothing.")
+        self._addSaving(form)
+
+    def _pictures(self):
+        return {"showProbability": self._drawProbability, "showMates": self._drawMates, "showRounds": self._drawRounds}
+
+    def _drawProbability(self) -> EmPlotter:
+        return pictures.plot_histograms({"posterior probability of the mate": self._column(convert.MATE_PROBABILITY)},
+                                        "Chosen mates")
+
+    def _drawMates(self) -> EmPlotter:
+        numbers = self._column(convert.RELAXED_MATE).astype(int)
+        return pictures.plot_sizes(np.bincount(numbers)[1:].tolist(), "Particles at each mate", "mate")
+
+    def _drawRounds(self) -> EmPlotter:
+        changes = self._files.record()["changes"]
+        return pictures.plot_rounds({"share that changed mate": changes}, "Course of the relaxation")
+
+    def _column(self, label: str) -> np.ndarray:
+        return convert.read_columns(self._result(layout.PARTICLES), (label,))[label]
