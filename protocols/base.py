@@ -218,6 +218,13 @@ class EngineProtocol:
             errors.append("This needs the poses of the particles (projection alignment), and these particles have none.")
         return errors
 
+    def _priorErrors(self, particles: SetOfParticles | None) -> list[str]:
+        asked = self.anglePrior.get() or self.shiftPrior.get()
+        if not asked or particles is None or particles.hasAlignmentProj():
+            return []
+        return ["*Angle prior* and *Shift prior* keep to the poses of the particles, and these particles have none. Set both "
+                "to 0."]
+
     def _maskErrors(self, particles: SetOfParticles | None) -> list[str]:
         mask, box = self.mask.get(), None if particles is None else particles.getDim()
         if mask is None or not box or not mask.getDim() or mask.getDim()[0] == box[0]:

@@ -90,7 +90,7 @@ class ProtSwiftresAlign(EngineProtocol, VolumesInput, Prot3D):
         repeated = ["A local alignment searches no references that could be turned by chance: set *repeats* to 1, or the "
                     "alignment to _global_."] if local and self.repeats.get() > 1 else []
         return [*repeated, *self._settingErrors(), *self._particleErrors(particles, withPoses=local),
-                *self._maskErrors(particles)]
+                *self._priorErrors(particles), *self._maskErrors(particles)]
 
     def _warnings(self):
         return self._deviceWarnings() + self._opticsWarnings() + self._samplingWarnings()

@@ -178,7 +178,19 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         if local and particles is not None and not particles.hasAlignmentProj():
             errors.append("Local alignment starts from the poses of the particles, and these particles have none. "
                           "Choose 'global'.")
-        return errors + self._particleErrors(particles, withPoses=False) + self._maskErrors(particles)
+        return [*errors, *self._particleErrors(particles, withPoses=False), *self._priorErrors(particles),
+                *self._classErrors(), *self._maskErrors(particles)]
+
+    def _classErrors(self) -> list[str]:
+        """Classes to be found, where each starting volume is one, or where the particles are on other machines."""
+        if self.classes.get() <= 1:
+            return []
+        errors = []
+        if len(self._volumes()) > 1:
+            errors.append("Several starting volumes are classes of their own. Give one volume, or set *Classes* to 1.")
+        if (self.cluster.get() or "").strip():
+            errors.append("Classes are found in one process. Leave *Cluster* empty, or set *Classes* to 1.")
+        return errors
 
     def _warnings(self):
         return self._deviceWarnings() + self._opticsWarnings() + self._samplingWarnings()

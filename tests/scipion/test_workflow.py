@@ -396,6 +396,14 @@ def test_validation_tells_what_is_wrong(work):
     assert "Local alignment starts from the poses" in errors
 
 
+def test_validation_tells_what_the_engine_would_refuse(work):
+    protocol = new_refinement(work.project, work.imported, anglePrior=3.0, classes=2, cluster="local:2")
+    protocol.inputVolumes.append(Pointer(work.imported.volume, extended="outputVolume"))
+    errors = "\n".join(protocol.validate())
+    for words in ("these particles have none", "Several starting volumes are classes", "Leave *Cluster* empty"):
+        assert words in errors
+
+
 def test_validation_accepts_what_is_right(work):
     assert new_refinement(work.project, work.imported, symmetry="i3").validate() == []
 
