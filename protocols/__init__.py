@@ -1,5 +1,6 @@
 """Protocols; Scipion lists the classes imported here."""
 from swiftres_plugin.protocols.protocol_align import ProtSwiftresAlign
+from swiftres_plugin.protocols.protocol_classify import ProtSwiftresClassify
 from swiftres_plugin.protocols.protocol_classify2d import ProtSwiftresClassify2D
 from swiftres_plugin.protocols.protocol_compare import ProtSwiftresCompare
 from swiftres_plugin.protocols.protocol_expand import ProtSwiftresExpand
@@ -11,6 +12,6 @@ from swiftres_plugin.protocols.protocol_relax import ProtSwiftresRelax
 from swiftres_plugin.protocols.protocol_simulate import ProtSwiftresSimulate
 from swiftres_plugin.protocols.protocol_subtract import ProtSwiftresSubtract
 
-__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresClassify2D", "ProtSwiftresCompare", "ProtSwiftresExpand",
-           "ProtSwiftresInitialModel", "ProtSwiftresPostprocess", "ProtSwiftresReconstruct", "ProtSwiftresRelax",
-           "ProtSwiftresSimulate", "ProtSwiftresSubtract"]
+__all__ = ["ProtSwiftres", "ProtSwiftresAlign", "ProtSwiftresClassify", "ProtSwiftresClassify2D", "ProtSwiftresCompare",
+           "ProtSwiftresExpand", "ProtSwiftresInitialModel", "ProtSwiftresPostprocess", "ProtSwiftresReconstruct",
+           "ProtSwiftresRelax", "ProtSwiftresSimulate", "ProtSwiftresSubtract"]

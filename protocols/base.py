@@ -249,9 +249,9 @@ class EngineProtocol:
 class VolumesInput:
     """Mixed into protocols with one or several volumes in `inputVolumes`."""
 
-    def _addVolumesParam(self, form, label, help):
-        form.addParam("inputVolumes", params.MultiPointerParam, pointerClass="Volume,SetOfVolumes", minNumObjects=1,
-                      important=True, label=label, help=help)
+    def _addVolumesParam(self, form, label, help, optional=False):
+        form.addParam("inputVolumes", params.MultiPointerParam, pointerClass="Volume,SetOfVolumes",
+                      minNumObjects=0 if optional else 1, allowsNull=optional, important=not optional, label=label, help=help)
 
     def _addMaskParam(self, form, help):
         form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask", help=help)

@@ -20,7 +20,8 @@ SECTIONS = {"Refinement": ("schedule", "preprocess", "classes", "mask", "postpro
 # What a branch is called over its parameters.
 GROUPS = {"schedule": "Course", "preprocess": "Images", "mask": "Solvent", "postprocess": "Finished map",
           "search": "Global search", "polish": "Local refinement", "reconstruct": "Reconstruction", "compute": "Computing",
-          "cluster": "Other machines", "difference": "Matching"}
+          "cluster": "Other machines", "difference": "Matching", "subtraction": "Images", "classification": "Classes",
+          "expansion": "Half sets"}
 # Parameters that mean something only after another choice.
 CONDITIONS = {"wiener": "metric != 0", "guard_resolution": "overfittingGuard"}
 

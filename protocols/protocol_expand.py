@@ -8,6 +8,7 @@ from pwem.objects import SetOfParticles
 from pwem.protocols import Prot3D
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -44,9 +45,7 @@ class ProtSwiftresExpand(EngineProtocol, Prot3D):
                                 help="Particles with CTF and projection alignment, refined in the symmetry.")
         settings_form.add_settings(form, self._tree, INPUT)
         self._addSymmetryHelp(form)
-        for _, leaf in settings_form.form_leaves(self._tree):
-            if leaf.name not in INPUT:
-                settings_form.add_setting(form, leaf)
+        settings_form.add_remaining(form, "Half sets", self._tree)
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
@@ -102,8 +101,8 @@ class ProtSwiftresExpand(EngineProtocol, Prot3D):
         if not self.hasAttribute("outputParticles"):
             return []
         return [f"{self.inputParticles.get().getSize()} particles were expanded to {self.outputParticles.getSize()} by their "
-                f"{self.symmetry.get()} symmetry with swiftres {Plugin.getActiveVersion()} [SwiftresThesis2023]; all mates of "
+                f"{self.symmetry.get()} symmetry with swiftres {Plugin.getActiveVersion()} [{THESIS}]; all mates of "
                 "a particle were kept in one half set."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]

@@ -9,6 +9,7 @@ from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -119,13 +120,13 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
             return []
         report = self._report()
         return [f"The {self.symmetry.get()} symmetry was relaxed with swiftres {Plugin.getActiveVersion()} "
-                f"[SwiftresThesis2023]: each of {report['particles']} particles was put at the likeliest of its mates against "
+                f"[{THESIS}]: each of {report['particles']} particles was put at the likeliest of its mates against "
                 f"maps in C1 of other particles, to {self.resolution.get():g} A, in {len(report['changes'])} rounds. The mean "
                 f"posterior probability of the choice was {report['mean_probability']:.2f}; what breaks the symmetry "
                 f"correlates to {report['agreement']:.2f} between the half sets, which were kept apart."]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _confident(self) -> float:

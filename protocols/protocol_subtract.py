@@ -10,6 +10,7 @@ from pwem.protocols import Prot3D
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout, settings
+from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
@@ -168,11 +169,11 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
         cut = (f"{' and' if moved else ' Images were'} cut to {told['box_px']} px" if self.newBox.get() else "")
         what = "outside a mask of the part of interest" if self.mask.get() is not None else "of the whole particle"
         return [f"The density {what} was projected at the pose of each of {told['particles']} particles, with its CTF, and "
-                f"subtracted with swiftres {Plugin.getActiveVersion()} [SwiftresThesis2023]; this took away "
+                f"subtracted with swiftres {Plugin.getActiveVersion()} [{THESIS}]; this took away "
                 f"{told['variance_taken']:.1%} of the images' variance.{moved}{cut}{'.' if moved or cut else ''}"]
 
     def _citations(self):
-        return ["SwiftresThesis2023"]
+        return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
     def _withHalfMaps(self) -> bool:

@@ -13,6 +13,7 @@ from swiftres_plugin.constants import LISTED_SYMMETRIES
 from swiftres_plugin.protocols import (
     ProtSwiftres,
     ProtSwiftresAlign,
+    ProtSwiftresClassify,
     ProtSwiftresClassify2D,
     ProtSwiftresCompare,
     ProtSwiftresExpand,
@@ -31,7 +32,8 @@ class SwiftresSymmetryWizard(Wizard):
 
     _targets = [(kind, ["symmetry"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
                                                   ProtSwiftresCompare, ProtSwiftresPostprocess, ProtSwiftresInitialModel,
-                                                  ProtSwiftresRelax, ProtSwiftresExpand, ProtSwiftresSimulate)]
+                                                  ProtSwiftresRelax, ProtSwiftresExpand, ProtSwiftresSimulate,
+                                                  ProtSwiftresClassify)]
 
     def show(self, form, *params):
         provider = ListTreeProviderString([pwobj.String(name) for name in LISTED_SYMMETRIES])
@@ -45,7 +47,8 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
     """Draw the particle's circle on the images; the form takes its diameter in angstroms."""
 
     _targets = [(kind, ["diameter"]) for kind in (ProtSwiftres, ProtSwiftresAlign, ProtSwiftresReconstruct,
-                                                  ProtSwiftresInitialModel, ProtSwiftresClassify2D, ProtSwiftresRelax)]
+                                                  ProtSwiftresInitialModel, ProtSwiftresClassify2D, ProtSwiftresRelax,
+                                                  ProtSwiftresClassify)]
 
     def _getProvider(self, protocol):
         return self._getListProvider(protocol.inputParticles)

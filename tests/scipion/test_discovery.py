@@ -29,7 +29,7 @@ COMMANDS = {"ProtSwiftres": "refine", "ProtSwiftresAlign": "align", "ProtSwiftre
             "ProtSwiftresSimulate": "simulate", "ProtSwiftresPostprocess": "postprocess",
             "ProtSwiftresCompare": "compare", "ProtSwiftresInitialModel": "initial-model",
             "ProtSwiftresClassify2D": "classify2d", "ProtSwiftresSubtract": "subtract",
-            "ProtSwiftresRelax": "relax", "ProtSwiftresExpand": "expand"}
+            "ProtSwiftresRelax": "relax", "ProtSwiftresExpand": "expand", "ProtSwiftresClassify": "classify"}
 # Where parameters that are no settings go.
 FILES = {"inputParticles": "particles", "inputVolumes": "reference", "mask": "mask", "useGpu": "device", "gpuList": "device",
          "numberOfThreads": "threads"}
@@ -61,7 +61,8 @@ def test_scipion_finds_protocol_viewers_and_wizards(domain):
     assert ProtSwiftres.getClassLabel() == "swiftres - 3D refinement"
     assert {protocol.getClassLabel(False) for protocol in EVERY_PROTOCOL} >= {
         "3D refinement", "align particles", "reconstruct", "simulate particles", "compare alignments", "post-process",
-        "initial model", "2D classification", "subtract", "symmetry relaxation", "symmetry expansion"}
+        "initial model", "2D classification", "subtract", "symmetry relaxation", "symmetry expansion",
+        "classify without alignment"}
     for target, viewer in ((ProtSwiftres(), "SwiftresViewer"), (Volume(), "SwiftresVolumeViewer")):
         assert viewer in {found.__name__ for found in domain.findViewers(target, pw.viewer.DESKTOP_TKINTER)}
 
@@ -74,6 +75,7 @@ def test_wizards_stand_beside_their_fields(domain, protocol):
     wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
     assert set(wizards) == {"symmetry", "diameter", "resolution"}
     for kind, fields in ((protocols.ProtSwiftresInitialModel, {"symmetry", "diameter"}),
+                         (protocols.ProtSwiftresClassify, {"symmetry", "diameter"}),
                          (protocols.ProtSwiftresRelax, {"symmetry", "diameter"}), (protocols.ProtSwiftresExpand, {"symmetry"}),
                          (protocols.ProtSwiftresPostprocess, {"symmetry"}), (protocols.ProtSwiftresSimulate, {"symmetry"})):
         assert set(domain.findWizards(kind(), pw.wizard.DESKTOP_TKINTER)) == fields
@@ -90,7 +92,7 @@ def test_the_tree_of_protocols_has_an_entry():
             found.setdefault(path, []).extend(names)
     assert found == {
         ("2D", "Classify"): ["ProtSwiftresClassify2D"],
-        ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres"],
+        ("3D", "Refine"): ["ProtSwiftres", "ProtSwiftresAlign"], ("3D", "Classify"): ["ProtSwiftres", "ProtSwiftresClassify"],
         ("3D", "Initial volume"): ["ProtSwiftresInitialModel"], ("3D", "Postprocess"): ["ProtSwiftresPostprocess"],
         ("3D", "Analysis", "Heterogeneity"): ["ProtSwiftresSubtract", "ProtSwiftresRelax", "ProtSwiftresExpand"],
         ("3D", "Analysis", "Validation"): ["ProtSwiftresCompare"], ("3D", "Reconstruct"): ["ProtSwiftresReconstruct"],

@@ -1,4 +1,5 @@
-"""Protocols for structures of which a part differs: subtraction of the rest, symmetry relaxation and expansion."""
+"""Protocols for structures of which a part differs: subtraction of the rest, symmetry relaxation and expansion, and classes
+without alignment."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from pyworkflow.protocol import MODE_RESUME  # noqa: E402
 from swiftres_plugin import convert  # noqa: E402
 from swiftres_plugin.protocols import (  # noqa: E402
     ProtSwiftres,
+    ProtSwiftresClassify,
     ProtSwiftresExpand,
     ProtSwiftresReconstruct,
     ProtSwiftresRelax,
@@ -117,6 +119,9 @@ def work(tmp_path_factory):
         poses = (particles, "outputParticles")
         made.relaxed = launch(project, new(project, ProtSwiftresRelax, inputParticles=poses, symmetry="C4", resolution=16.0))
         made.expanded = launch(project, new(project, ProtSwiftresExpand, inputParticles=poses, symmetry="c4"))
+        made.classified = launch(project, new(
+            project, ProtSwiftresClassify, inputParticles=(made.expanded, "outputParticles"), resolution=16.0, starts=1,
+            mask=(mask, "outputMask")))
         yield made
 
 
@@ -175,8 +180,10 @@ def test_subtraction_says_what_it_did(work):
 
 # What each viewer draws, and how many axes that has: sliders and colour bars count.
 VIEWERS = {"subtracted": {"showSlices": 9, "showSurface": 2, "showGallery": 16},
-           "relaxed": {"showProbability": 1, "showMates": 1, "showRounds": 1}}
-OF_THE_ENGINE = {"showGallery"}  # takes seconds
+           "relaxed": {"showProbability": 1, "showMates": 1, "showRounds": 1},
+           "classified": {"showSlices": 9, "showSurface": 2, "showFsc": 1, "showClassSizes": 1, "showCertainty": 1,
+                          "showRounds": 1, "showGallery": 16}}
+SLOW_PICTURES = {"showGallery", "showSurface"}  # seconds each
 
 
 def viewer_of(work, name):
@@ -192,7 +199,7 @@ def viewer_of(work, name):
 def check_pictures(work, name, fields):
     from matplotlib import pyplot
     viewer = viewer_of(work, name)
-    if OF_THE_ENGINE & set(fields):
+    if "showGallery" in fields:
         viewer.galleryCount.set(8)
     for field in fields:
         (view,) = viewer._getVisualizeDict()[field]()
@@ -204,14 +211,13 @@ def check_pictures(work, name, fields):
 @pytest.mark.parametrize("name", VIEWERS)
 def test_viewers_draw_their_pictures(work, name):
     assert set(viewer_of(work, name)._getVisualizeDict()) - {"showChimera"} == {*VIEWERS[name], "savePictures"}
-    check_pictures(work, name, set(VIEWERS[name]) - OF_THE_ENGINE)
+    check_pictures(work, name, set(VIEWERS[name]) - SLOW_PICTURES)
 
 
 @pytest.mark.slow
-def test_viewers_draw_what_the_engine_makes_for_them(work):
+def test_viewers_draw_what_takes_seconds(work):
     for name, pictures in VIEWERS.items():
-        if "showGallery" in pictures:
-            check_pictures(work, name, ["showGallery"])
+        check_pictures(work, name, SLOW_PICTURES & set(pictures))
 
 
 def test_subtraction_refuses_what_cannot_be(work):
@@ -319,3 +325,55 @@ def test_particles_are_expanded_once(work):
     assert again.validate() == ["These particles are expanded already."]
     none = new(work.project, ProtSwiftresExpand, inputParticles=(work.particles, "outputParticles"))
     assert "C1 has no mates" in " ".join(none.validate())
+
+
+def test_copies_with_the_lobe_are_found_among_expanded_particles(work):
+    """The mask holds one of four places; each particle has the lobe there at one of its mates: a class of a quarter."""
+    items = [item.clone() for item in work.classified.outputParticles.iterItems()]
+    assert len(items) == 4 * COUNT
+    number = np.array([item.getClassId() for item in items])
+    first = np.array([item._swiftresMate.get() for item in items]) == 1  # the poses as they were, with the lobe in the mask
+    lobe = np.bincount(number[first]).argmax()
+    assert np.mean((number == lobe) == first) >= 0.93
+    assert np.mean([item._swiftresClassProbability.get() for item in items]) > 0.9
+    assert all(item.getTransform() is not None for item in items)
+
+
+def test_classes_volumes_and_curves_belong_together(work):
+    protocol = work.classified
+    sizes = protocol._report()["class_sizes"]
+    classes = [one.clone() for one in protocol.outputClasses.iterItems()]
+    found = {one.getObjId(): one.getSize() for one in protocol.outputClasses.iterItems()}
+    assert found == {number: size for number, size in enumerate(sizes, 1)}
+    volumes = [one.clone() for one in protocol.outputVolumes.iterItems()]
+    curves = [one.clone() for one in protocol.outputFSCs.iterItems()]
+    assert [one.getObjId() for one in volumes] == [1, 2] and [one.getObjLabel() for one in curves] == ["class 1", "class 2"]
+    maps = []
+    for volume, one in zip(volumes, classes):
+        assert one.getRepresentative().getFileName() == volume.getFileName() and volume.hasHalfMaps()
+        assert volume.getSamplingRate() == phantom.PIXEL_SIZE_A
+        for path in (volume.getFileName(), *volume.getHalfMaps().split(",")):
+            assert not Path(path).is_absolute() and Path(path).exists()
+        with mrcfile.open(volume.getFileName()) as mrc:
+            maps.append(mrc.data.copy())
+    difference = np.abs(maps[0] - maps[1])
+    place = np.array(np.unravel_index(difference.argmax(), difference.shape))[::-1] - phantom.BOX_PX // 2
+    assert np.abs(place - LOBE_A / phantom.PIXEL_SIZE_A).max() < 1.5  # they differ where the lobe is
+
+
+def test_classification_says_what_it_found(work):
+    summary, methods = " ".join(work.classified.summary()), " ".join(work.classified.methods())
+    assert "640 particles in 2 classes" in summary and "Class 2:" in summary and "agreement of the halves" in summary
+    assert "from the best of 1 random starts" in methods and "to 16 A" in methods
+    one = new(work.project, ProtSwiftresClassify, inputParticles=(work.particles, "outputParticles"), classes=20)
+    one.inputVolumes.append(Pointer(work.volume, extended="outputVolume"))
+    assert "One volume makes no classes" in " ".join(one.validate())
+    many = new(work.project, ProtSwiftresClassify, inputParticles=(work.particles, "outputParticles"), classes=20)
+    assert "20 classes need at least 1000 particles" in " ".join(many.validate())
+
+
+def test_every_path_is_relative_to_the_project(work):
+    for protocol in (work.subtracted, work.relaxed, work.expanded, work.classified):
+        for _, output in protocol.iterOutputAttributes():
+            for path in output.getFiles() or ():
+                assert not Path(path).is_absolute() and Path(path).exists(), path
