@@ -144,7 +144,7 @@ def plot_fsc(curves: dict[str, list[float]], title: str) -> EmPlotter:
     for name, colour in CURVES.items():
         label = f"{name} ({_resolution_text(convert.resolution_a(curves, name))})" if name != "randomised" else name
         frame.plot(curves["frequency"], curves[name], color=colour, label=label, lw=1 if name == "randomised" else 1.8)
-    frame.legend(loc="lower left", bbox_to_anchor=(0.01, 0.22), fontsize=8)
+    frame.legend(fontsize=8)
     return plotter
 
 
@@ -158,7 +158,7 @@ def plot_fsc_of_iterations(found: dict[int, dict[str, list[float]]], kinds: Sequ
             frame.plot(curves["frequency"], curves[kind], color=colour, ls=style, label=label if kind == kinds[0] else None)
     for kind, style in zip(kinds, LINE_STYLES) if len(kinds) > 1 else ():
         frame.plot([], [], color="0.3", ls=style, label=kind)
-    frame.legend(loc="lower left", bbox_to_anchor=(0.01, 0.22), fontsize=7)
+    frame.legend(fontsize=7)
     return plotter
 
 
@@ -333,8 +333,10 @@ def plot_histograms(values: dict[str, np.ndarray], title: str) -> EmPlotter:
     plotter = EmPlotter(x=-(-len(values) // columns), y=columns, mainTitle=title, windowTitle=title, figsize=(9, 6.6))
     for name, found in values.items():
         low, high = np.quantile(found, (0.005, 0.995))
+        if low == high:  # all alike: shown from 0
+            low, high = min(low, 0.0), max(high, 0.0) or 1.0
         frame = plotter.createSubPlot("", name, "particles")
-        frame.hist(found, np.linspace(low, high, BINS) if high > low else BINS, color="C0", edgecolor="white", lw=0.3)
+        frame.hist(found, np.linspace(low, high, BINS), color="C0", edgecolor="white", lw=0.3)
         frame.axvline(np.median(found), color="C1", label=f"median {np.median(found):.4g}")
         frame.legend(fontsize=8)
     return plotter
