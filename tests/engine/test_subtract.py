@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 
 import mrcfile
@@ -163,3 +165,35 @@ def test_noise_of_the_maps_is_not_put_into_the_images(tmp_path):
         assert main(["subtract", "--particles", str(star), *maps, *options, "--output", str(left)]) == 0
         errors.append((images - mrcfile.read(left.with_suffix(".mrcs")) - truth).var() / truth.var())
     assert errors[0] < 0.3 and errors[0] < 0.75 * errors[1]
+
+
+def relion(folder, program, *options):
+    """Run a program of RELION; the test is skipped where it is not installed."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed: nothing to compare with")
+    done = subprocess.run([program, *options], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_relion_subtracts_the_same(tmp_path):
+    """relion_project --subtract_exp of the map outside the mask: what it takes from every image is what we take."""
+    mask = mrcfile.read(lobe_mask(tmp_path))
+    source, _, images = subtracted(tmp_path, "--mask", str(tmp_path / "mask.mrc"), "--no-solvent-mask")
+    write_volume(tmp_path / "outside.mrc", WHOLE.map().voxels * (1 - mask))
+    relion(tmp_path, "relion_project", "--i", "outside.mrc", "--ang", "particles.star", "--ctf", "--subtract_exp",
+           "--o", "relion")
+    ours = normalised(source.images, invert=False) - images
+    theirs = source.images - mrcfile.read(tmp_path / "relion.mrcs")
+    ours, theirs = (values - values.mean(axis=(1, 2), keepdims=True) for values in (ours, theirs))
+    likeness = (ours * theirs).sum(axis=(1, 2)) / np.sqrt((ours ** 2).sum(axis=(1, 2)) * (theirs ** 2).sum(axis=(1, 2)))
+    assert likeness.min() > 0.98  # RELION interpolates slices otherwise, and wraps where we pad
+
+
+def test_relion_reconstructs_what_is_left_in_the_middle(tmp_path):
+    """The signs of the recentred poses, asked of a second program."""
+    lobe_mask(tmp_path)
+    subtracted(tmp_path, "--mask", str(tmp_path / "mask.mrc"), "--recentre", "--new-box", "16")
+    relion(tmp_path, "relion_reconstruct", "--i", "left.star", "--ctf", "--o", "relion.mrc")
+    found = np.clip(mrcfile.read(tmp_path / "relion.mrc"), 0, None) * mrcfile.read(tmp_path / "left_mask.mrc")
+    place = [(axis * found).sum() / found.sum() - 8 for axis in np.indices(found.shape)][::-1]
+    np.testing.assert_allclose(place, PLACES_A[0] / PIXEL_A - np.rint(PLACES_A[0] / PIXEL_A), atol=0.35)
