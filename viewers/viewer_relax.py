@@ -38,7 +38,8 @@ class SwiftresRelaxViewer(PictureViewer):
 
     def _drawMates(self) -> EmPlotter:
         numbers = self._column(convert.RELAXED_MATE).astype(int)
-        return pictures.plot_sizes(np.bincount(numbers)[1:].tolist(), "Particles at each mate", "mate")
+        counts = np.bincount(numbers, minlength=self._files.record()["mates"] + 1)[1:]
+        return pictures.plot_sizes(counts.tolist(), "Particles at each mate", "mate")
 
     def _drawRounds(self) -> EmPlotter:
         changes = self._files.record()["changes"]

@@ -73,8 +73,8 @@ def relax_files(inputs: RelaxInputs, settings: RelaxSettings, output: Path, repo
     write_particles(output / layout.PARTICLES, relaxed_particles(particles, half, found, operators))
     warn_of_choice(found, wanted, reporter)
     write_json(output / layout.RUN, {
-        "settings": asdict(settings), "particles": len(particles), "versions": versions(), "changes": found.changes,
-        "mean_probability": float(found.probability.mean()), "agreement": found.agreement,
+        "settings": asdict(settings), "particles": len(particles), "mates": len(operators), "versions": versions(),
+        "changes": found.changes, "mean_probability": float(found.probability.mean()), "agreement": found.agreement,
         "seconds": round(time.time() - began, 1), "warnings": reporter.warnings})
 
 
