@@ -6,14 +6,16 @@ import pytest
 
 pytest.importorskip("pwem", reason="Scipion (pyworkflow, pwem) is not installed")
 
+import numpy as np  # noqa: E402
 import pyworkflow as pw  # noqa: E402
+from pwem.objects import SetOfParticles, Transform  # noqa: E402
 from pyworkflow.project import Manager  # noqa: E402
 
 from swiftres_plugin.plugin import Plugin  # noqa: E402
 
 from . import outputs, phantom  # noqa: E402
 
-NAMES = ("classify_and_refine", "refine_one_structure", "simulate_and_validate", "start_from_particles")
+NAMES = ("classify_and_refine", "focus_on_a_part", "refine_one_structure", "simulate_and_validate", "start_from_particles")
 
 
 def template(name):
@@ -57,17 +59,36 @@ FILLED = {
                              "resolution": 40.0},
     "classify_and_refine": {**IMPORTED, "volume1": "reference.mrc", "volume2": "mirror.mrc", "resolution": 25.0,
                             "volume1sampling": phantom.PIXEL_SIZE_A, "volume2sampling": phantom.PIXEL_SIZE_A},
+    "focus_on_a_part": {
+        "particles": "aligned.sqlite", "volume": "reference.mrc", "mask": "part.mrc", "box": 24, "resolution": 20.0,
+        "resolution2": 20.0, **{name: phantom.PIXEL_SIZE_A for name in ("sampling", "volumesampling", "masksampling")}},
     "start_from_particles": IMPORTED}
 QUICK = {"refine": {"iterations": 1}, "classify": {"iterations": 1}, "compare with the truth": {"maxAngle": 180.0},
+         "classify the part": {"starts": 1}, "refine the part": {"iterations": 1},
          "find a starting volume": {"steps": 5, "batch": 50, "starts": 1, "finestResolution": 34.0}}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    phantom.write_data(folder, 120)
+    truth, _ = phantom.write_data(folder, 120)
+    write_aligned(folder, truth)
+    distance_px = np.linalg.norm(np.indices((phantom.BOX_PX,) * 3) - 20, axis=0)
+    phantom.write_mrc(folder / "part.mrc", np.clip((9 - distance_px) / 2, 0, 1))
     phantom.write_mrc(folder / "mirror.mrc", phantom.volume()[:, :, ::-1].copy())
     return folder
+
+
+def write_aligned(folder, truth):
+    """`aligned.sqlite`: the particles of `particles.sqlite` at their true poses."""
+    given = SetOfParticles(filename=str(folder / "particles.sqlite"))
+    aligned = phantom.empty_set(folder / "aligned.sqlite")
+    aligned.setAlignmentProj()
+    for i, item in enumerate(given.iterItems()):
+        item.setTransform(Transform(matrix=phantom.scipion_matrix(truth, i)))
+        aligned.append(item)
+    aligned.write()
+    aligned.close()
 
 
 def filled(name, data):
