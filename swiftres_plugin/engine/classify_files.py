@@ -31,6 +31,7 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ClassifySettings, ReconstructSettings, RefineSettings
 
 LEAST_AGREEMENT = 0.3  # correlation between the halves of what sets a class apart
+MOVING = 0.05  # share of particles that move in the last round and should be told of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ def parted(engine: Engine, references: Sequence[Map], mask: np.ndarray | None, s
 
 
 def warn_of_classes(last: Round, reporter: Reporter) -> None:
-    """Tell of classes that are empty, and of those that the halves do not agree in."""
+    """Tell of classes that are empty, of those that the halves do not agree in, and where they did not come to rest."""
+    if last.changes > MOVING:
+        reporter.warning(f"{last.changes:.0%} of the particles still moved in the last round: the classes did not come to "
+                         "rest.")
     for number, (size, agreement) in enumerate(zip(last.shares.sum(axis=0), last.agreement), 1):
         if size < LEAST_PARTICLES:
             reporter.warning(f"Class {number} is empty: the particles do not need so many classes.")

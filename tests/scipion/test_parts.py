@@ -27,7 +27,7 @@ from swiftres_plugin.protocols import (  # noqa: E402
 
 from . import phantom  # noqa: E402
 
-COUNT, NEW_BOX, LOCAL = 160, 20, 1
+COUNT, NEW_BOX, LOCAL = 100, 20, 1
 QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
 MATES = [np.linalg.matrix_power(QUARTER, turns) for turns in range(4)]
 LOBE_A = np.array([34.0, 0, 26])
@@ -117,12 +117,21 @@ def work(tmp_path_factory):
         made = SimpleNamespace(project=project, folder=folder, given=given, particles=particles, volume=volume, mask=mask)
         made.subtracted = launch(project, subtraction(made, recentre=True, newBox=NEW_BOX))
         poses = (particles, "outputParticles")
-        made.relaxed = launch(project, new(project, ProtSwiftresRelax, inputParticles=poses, symmetry="C4", resolution=16.0))
         made.expanded = launch(project, new(project, ProtSwiftresExpand, inputParticles=poses, symmetry="c4"))
-        made.classified = launch(project, new(
-            project, ProtSwiftresClassify, inputParticles=(made.expanded, "outputParticles"), resolution=16.0, starts=1,
-            mask=(mask, "outputMask")))
         yield made
+
+
+@pytest.fixture(scope="module")
+def relaxed(work):
+    return launch(work.project, new(work.project, ProtSwiftresRelax, inputParticles=(work.particles, "outputParticles"),
+                                    symmetry="C4", resolution=16.0))
+
+
+@pytest.fixture(scope="module")
+def classified(work):
+    return launch(work.project, new(
+        work.project, ProtSwiftresClassify, inputParticles=(work.expanded, "outputParticles"), resolution=16.0, starts=1,
+        mask=(work.mask, "outputMask")))
 
 
 def subtraction(work, **choices):
@@ -178,17 +187,15 @@ def test_subtraction_says_what_it_did(work):
         assert {parent for parent, child in relations if child == left[name]} == set(sources)
 
 
-# What each viewer draws, and how many axes that has: sliders and colour bars count.
-VIEWERS = {"subtracted": {"showSlices": 9, "showSurface": 2, "showGallery": 16},
-           "relaxed": {"showProbability": 1, "showMates": 1, "showRounds": 1},
-           "classified": {"showSlices": 9, "showSurface": 2, "showFsc": 1, "showClassSizes": 1, "showCertainty": 1,
-                          "showRounds": 1, "showGallery": 16}}
-SLOW_PICTURES = {"showGallery", "showSurface"}  # seconds each
+# What the viewers draw, and how many axes that has: sliders and colour bars count.
+OF_THE_SUBTRACTION = {"showSlices": 9, "showSurface": 2, "showGallery": 16}
+OF_THE_RELAXATION = {"showProbability": 1, "showMates": 1, "showRounds": 1}
+OF_THE_CLASSIFICATION = {"showSlices": 9, "showSurface": 2, "showFsc": 1, "showClassSizes": 1, "showCertainty": 1,
+                         "showRounds": 1, "showGallery": 16}
 
 
-def viewer_of(work, name):
+def viewer_of(work, protocol):
     """The viewer that Scipion offers."""
-    protocol = getattr(work, name)
     (kind,) = [one for one in pw.Config.getDomain().findViewers(protocol, pw.viewer.DESKTOP_TKINTER)
                if one.__name__.startswith("Swiftres")]
     viewer = kind(project=work.project)
@@ -196,28 +203,34 @@ def viewer_of(work, name):
     return viewer
 
 
-def check_pictures(work, name, fields):
+def check_picture(viewer, field, axes):
     from matplotlib import pyplot
-    viewer = viewer_of(work, name)
-    if "showGallery" in fields:
+    (view,) = viewer._getVisualizeDict()[field]()
+    assert hasattr(view, "figure"), f"{field}: {getattr(view, '_msg', view)}"
+    assert len(view.figure.axes) == axes, field
+    pyplot.close(view.figure)
+
+
+def check_pictures(viewer, expected):
+    """Every picture of the viewer."""
+    assert set(viewer._getVisualizeDict()) - {"showChimera"} == {*expected, "savePictures"}
+    if "showGallery" in expected:
         viewer.galleryCount.set(8)
-    for field in fields:
-        (view,) = viewer._getVisualizeDict()[field]()
-        assert hasattr(view, "figure"), f"{field}: {getattr(view, '_msg', view)}"
-        assert len(view.figure.axes) == VIEWERS[name][field], field
-        pyplot.close(view.figure)
+    for field, axes in expected.items():
+        check_picture(viewer, field, axes)
 
 
-@pytest.mark.parametrize("name", VIEWERS)
-def test_viewers_draw_their_pictures(work, name):
-    assert set(viewer_of(work, name)._getVisualizeDict()) - {"showChimera"} == {*VIEWERS[name], "savePictures"}
-    check_pictures(work, name, set(VIEWERS[name]) - SLOW_PICTURES)
+def test_what_is_left_is_shown(work):
+    check_picture(viewer_of(work, work.subtracted), "showSlices", 9)
 
 
 @pytest.mark.slow
-def test_viewers_draw_what_takes_seconds(work):
-    for name, pictures in VIEWERS.items():
-        check_pictures(work, name, SLOW_PICTURES & set(pictures))
+def test_viewers_draw_their_pictures(work, relaxed, classified):
+    check_pictures(viewer_of(work, work.subtracted), OF_THE_SUBTRACTION)
+    check_pictures(viewer_of(work, classified), OF_THE_CLASSIFICATION)
+    viewer = viewer_of(work, relaxed)
+    check_pictures(viewer, OF_THE_RELAXATION)
+    assert [len(frame.patches) for frame in viewer._drawMates().figure.axes] == [4]  # a bar for each mate
 
 
 def test_subtraction_refuses_what_cannot_be(work):
@@ -277,9 +290,10 @@ def mates_of(found, true):
     return distance.argmin(axis=1)
 
 
-def test_relaxed_particles_are_at_the_right_mate(work):
+@pytest.mark.slow
+def test_relaxed_particles_are_at_the_right_mate(work, relaxed):
     """Input mates are forgotten first; which of the four frames the lobe ends in is free, but one for all particles."""
-    particles = work.relaxed.outputParticles
+    particles = relaxed.outputParticles
     items = [item.clone() for item in particles.iterItems()]
     assert [item.getObjId() for item in items] == [3 * i + 5 for i in range(COUNT)]
     numbers = mates_of(np.array(list(rotations(particles).values())), work.given.truth.image_to_volume)
@@ -292,10 +306,14 @@ def test_relaxed_particles_are_at_the_right_mate(work):
     assert [item._rlnRandomSubset.get() for item in items] == [i % 2 + 1 for i in range(COUNT)]
 
 
-def test_relaxation_says_what_it_found(work):
-    summary, methods = " ".join(work.relaxed.summary()), " ".join(work.relaxed.methods())
+@pytest.mark.slow
+def test_relaxation_says_what_it_found(work, relaxed):
+    summary, methods = " ".join(relaxed.summary()), " ".join(relaxed.methods())
     assert "mates in C4" in summary and "Agreement of the halves" in summary and "Warning" not in summary
     assert f"{COUNT} particles was put at the likeliest" in methods and "to 16 A" in methods
+
+
+def test_relaxation_needs_a_symmetry(work):
     wrong = new(work.project, ProtSwiftresRelax, inputParticles=(work.particles, "outputParticles"))
     assert "no mates to choose among" in " ".join(wrong.validate())
 
@@ -317,7 +335,7 @@ def test_expanded_particles_stand_at_every_mate(work):
         np.testing.assert_allclose(turn[:3, 3], 0, atol=1e-4)
         seen.setdefault(source.getObjId(), []).append(item._swiftresMate.get())
     assert seen.keys() == sources.keys() and all(mates == [1, 2, 3, 4] for mates in seen.values())
-    assert "640" in work.expanded.summary()[0] and "640" in work.expanded.methods()[0]
+    assert str(4 * COUNT) in work.expanded.summary()[0] and str(4 * COUNT) in work.expanded.methods()[0]
 
 
 def test_particles_are_expanded_once(work):
@@ -327,9 +345,10 @@ def test_particles_are_expanded_once(work):
     assert "C1 has no mates" in " ".join(none.validate())
 
 
-def test_copies_with_the_lobe_are_found_among_expanded_particles(work):
+@pytest.mark.slow
+def test_copies_with_the_lobe_are_found_among_expanded_particles(classified):
     """The mask holds one of four places; each particle has the lobe there at one of its mates: a class of a quarter."""
-    items = [item.clone() for item in work.classified.outputParticles.iterItems()]
+    items = [item.clone() for item in classified.outputParticles.iterItems()]
     assert len(items) == 4 * COUNT
     number = np.array([item.getClassId() for item in items])
     first = np.array([item._swiftresMate.get() for item in items]) == 1  # the poses as they were, with the lobe in the mask
@@ -339,14 +358,14 @@ def test_copies_with_the_lobe_are_found_among_expanded_particles(work):
     assert all(item.getTransform() is not None for item in items)
 
 
-def test_classes_volumes_and_curves_belong_together(work):
-    protocol = work.classified
-    sizes = protocol._report()["class_sizes"]
-    classes = [one.clone() for one in protocol.outputClasses.iterItems()]
-    found = {one.getObjId(): one.getSize() for one in protocol.outputClasses.iterItems()}
+@pytest.mark.slow
+def test_classes_volumes_and_curves_belong_together(classified):
+    sizes = classified._report()["class_sizes"]
+    classes = [one.clone() for one in classified.outputClasses.iterItems()]
+    found = {one.getObjId(): one.getSize() for one in classified.outputClasses.iterItems()}
     assert found == {number: size for number, size in enumerate(sizes, 1)}
-    volumes = [one.clone() for one in protocol.outputVolumes.iterItems()]
-    curves = [one.clone() for one in protocol.outputFSCs.iterItems()]
+    volumes = [one.clone() for one in classified.outputVolumes.iterItems()]
+    curves = [one.clone() for one in classified.outputFSCs.iterItems()]
     assert [one.getObjId() for one in volumes] == [1, 2] and [one.getObjLabel() for one in curves] == ["class 1", "class 2"]
     maps = []
     for volume, one in zip(volumes, classes):
@@ -361,10 +380,14 @@ def test_classes_volumes_and_curves_belong_together(work):
     assert np.abs(place - LOBE_A / phantom.PIXEL_SIZE_A).max() < 1.5  # they differ where the lobe is
 
 
-def test_classification_says_what_it_found(work):
-    summary, methods = " ".join(work.classified.summary()), " ".join(work.classified.methods())
-    assert "640 particles in 2 classes" in summary and "Class 2:" in summary and "agreement of the halves" in summary
+@pytest.mark.slow
+def test_classification_says_what_it_found(classified):
+    summary, methods = " ".join(classified.summary()), " ".join(classified.methods())
+    assert f"{4 * COUNT} particles in 2 classes" in summary and "Class 2:" in summary and "agreement of the halves" in summary
     assert "from the best of 1 random starts" in methods and "to 16 A" in methods
+
+
+def test_classification_refuses_what_cannot_be(work):
     one = new(work.project, ProtSwiftresClassify, inputParticles=(work.particles, "outputParticles"), classes=20)
     one.inputVolumes.append(Pointer(work.volume, extended="outputVolume"))
     assert "One volume makes no classes" in " ".join(one.validate())
@@ -372,8 +395,9 @@ def test_classification_says_what_it_found(work):
     assert "20 classes need at least 1000 particles" in " ".join(many.validate())
 
 
-def test_every_path_is_relative_to_the_project(work):
-    for protocol in (work.subtracted, work.relaxed, work.expanded, work.classified):
+@pytest.mark.slow
+def test_every_path_is_relative_to_the_project(work, relaxed, classified):
+    for protocol in (work.subtracted, work.expanded, relaxed, classified):
         for _, output in protocol.iterOutputAttributes():
             for path in output.getFiles() or ():
                 assert not Path(path).is_absolute() and Path(path).exists(), path
