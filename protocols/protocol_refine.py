@@ -126,30 +126,35 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         if done == 0 or (sum(_classesIn(folder) for _, folder in finished) == self._shownCurves() and not anew):
             return
         sources = (self.inputParticles, *self.inputVolumes)
-        self._setOutput("outputIterations", self._iterationVolumes(finished, count, pixel_size_a), *sources)
-        self._setOutput("outputFSCs", self._iterationCurves(finished, count), *sources)
-        if count == 1:
+        self._setOutput("outputIterations", self._iterationVolumes(finished, pixel_size_a), *sources)
+        self._setOutput("outputFSCs", self._iterationCurves(finished), *sources)
+        if count == 1 or self.hasAttribute("outputVolume"):
             folder = self._getRunPath()
             self._setOutput("outputVolume", self._mapOf(folder, pixel_size_a), *sources)
             self._setOutput("outputFSC", self._fscOf(folder), *sources)
             self._setOutput("outputMask", self._maskOf(folder, pixel_size_a), *sources)
+        if count > 1 and self.hasAttribute("outputVolume"):  # one structure, which was divided on the way
+            self.outputVolume.setObjLabel(f"map of class 1 of {count}")
+            self._store(self.outputVolume)
 
-    def _iterationVolumes(self, finished, count: int, pixelSize: float) -> SetOfVolumes:
+    def _iterationVolumes(self, finished, pixelSize: float) -> SetOfVolumes:
         """The map of every class after every iteration."""
         volumes = self._createSetOfVolumes(suffix="Iterations")
         volumes.setSamplingRate(pixelSize)
         for iteration, folder in finished:
-            for number in range(1, _classesIn(folder) + 1):
+            count = _classesIn(folder)
+            for number in range(1, count + 1):
                 volume = Volume(objLabel=_called(iteration, number, count))  # without halves: only the newest are kept
                 volume.setFileName(self._getRunPath(folder.name, layout.map_name(number)))
                 volumes.append(volume)
         return volumes
 
-    def _iterationCurves(self, finished, count: int) -> SetOfFSCs:
+    def _iterationCurves(self, finished) -> SetOfFSCs:
         """The corrected FSC of every class after every iteration."""
         curves = self._createSetOfFSCs()
         for iteration, folder in finished:
-            for number in range(1, _classesIn(folder) + 1):
+            count = _classesIn(folder)
+            for number in range(1, count + 1):
                 curves.append(self._fscOf(self._getRunPath(folder.name), _called(iteration, number, count), number))
         return curves
 
@@ -203,7 +208,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
                 f"after {len(report['iterations'])} iterations.",
                 f"{self.outputParticles.getSize()} particles, symmetry {self.symmetry.get()}, "
                 f"on {report['device']['kind']} ({report['device']['name']}).",
-                *self._classLines(), *self._pageLine(),
+                *self._classLines(), *self._undividedLine(), *self._pageLine(),
                 *(f"Warning: {text}" for text in report.get("warnings", []))]
 
     def _progressLines(self) -> list[str]:
@@ -226,6 +231,13 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
         found = enumerate(zip(sizes, report["class_resolution_a"]), 1) if len(sizes) > 1 else ()
         return [f"Class {number}: {size} particles, " + ("no resolution." if reached is None else f"{reached:.2f} A.")
                 for number, (size, reached) in found]
+
+    def _undividedLine(self) -> list[str]:
+        """Why there are no classes, where some were asked for."""
+        if self.classes.get() <= 1 or self._classCount() > 1:
+            return []
+        return [f"Not divided into {self.classes.get()} classes: the structure was not at rest when the iterations ran out. "
+                "*Continue* with more iterations."]
 
     def _methods(self):
         if not self.hasAttribute("outputParticles"):

@@ -161,6 +161,29 @@ def test_outputs_of_a_running_refinement_are_renewed_in_place(work, monkeypatch)
     assert "2 iterations finished" in stored.summary()[0]
 
 
+def test_a_division_on_the_way_is_seen_in_the_outputs(work):
+    """One structure in the first iteration, two classes in the second."""
+    protocol = new_refinement(work.project, work.imported, iterations=2, classes=2)
+    work.project.saveProtocol(protocol)
+    protocol.makePathsAndClean()
+    shutil.copytree(work.protocol._getRunPath(), protocol._getRunPath())
+    report = Path(protocol._getRunPath(layout.RUN))
+    whole = json.loads(report.read_text())
+    report.write_text(json.dumps({**whole, "iterations": whole["iterations"][:1]}))
+    protocol._showIterations()
+    assert protocol._undividedLine()
+    for folder in (report.parent, report.parent / layout.iteration_name(2)):
+        for path in folder.glob("class1_*"):
+            shutil.copy(path, folder / path.name.replace("class1", "class2"))
+    report.write_text(json.dumps({**whole, "class_sizes": [150, 50]}))
+    protocol._showIterations()
+    names = ["iteration 1", "iteration 2, class 1", "iteration 2, class 2"]
+    for found in (protocol.outputIterations, protocol.outputFSCs):
+        assert [one.clone().getObjLabel() for one in found.iterItems()] == names
+    assert work.project.getProtocol(protocol.getObjId()).outputVolume.getObjLabel() == "map of class 1 of 2"
+    assert not protocol._undividedLine()
+
+
 def test_half_sets_and_scores_come_back(work):
     items = [item.clone() for item in work.protocol.outputParticles.iterItems()]
     halves = [item._rlnRandomSubset.get() for item in items]
