@@ -82,8 +82,10 @@ class SearchSettings:
         0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.",
         unit="A", minimum=0.0)
     search_resolution: float = choice(
-        20.0, "Finest resolution used by the exhaustive vector search. Finer detail is used in the local refinement "
-        "that follows it. Lower values cost time and rarely find more.", unit="A", minimum=4.0, advanced=True)
+        0.0, "Finest resolution used by the exhaustive vector search. Finer detail is used in the local refinement "
+        "that follows it. 0 goes to 20 A, and beyond as far as most particles need to tell their orientation: small, hollow "
+        "and noisy ones need more detail. Lower values cost time, higher ones lose particles.",
+        unit="A", minimum=0.0, advanced=True)
     recipe: str = choice(
         "auto", "How references are searched: 'auto' (from coarse to fine, turned in the plane when they are needed; the "
         "fastest), or all of them in one index: 'torch' (plain matrix products of the principal components), 'Flat' (the same "

@@ -19,8 +19,7 @@ from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.opening import open_engine
-from swiftres_plugin.engine.plan import plan_iteration
-from swiftres_plugin.engine.refine import by_row, diameter, start
+from swiftres_plugin.engine.refine import by_row, diameter, planned, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import Inputs, Opened, open_inputs, versions, warn_of_faiss, with_results
 from swiftres_plugin.engine.stages.consensus import consensus
@@ -64,7 +63,7 @@ def as_refinement(settings: AlignSettings) -> RefineSettings:
 
 def align_everyone(engine: Engine, state: RefinementState, repeats: int) -> tuple[Assignment, np.ndarray | None]:
     """Poses of all particles against the references of `state`; of several repeats also the share (N,) that agrees."""
-    plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
+    plan = planned(engine, state)
     if repeats == 1:
         return align_once(engine, state, plan, ""), None
     found = [align_once(engine, state, replace(plan, gallery_seed=r), f"alignment {r + 1}, ") for r in range(repeats)]

@@ -17,8 +17,7 @@ from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import check_stacks
 from swiftres_plugin.engine.io.star import read_particles
-from swiftres_plugin.engine.plan import plan_iteration
-from swiftres_plugin.engine.refine import diameter, iterate, refine
+from swiftres_plugin.engine.refine import iterate, planned, refine
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.errors import InputError, StateError
 from swiftres_plugin.settings import StreamSettings
@@ -144,15 +143,15 @@ def followed(engine: Engine, state: RefinementState, stream: Stream,
         elif state.at_rest or since >= most:
             time.sleep(LOOK_S)
             continue
-        state, since = iterate(engine, state, planned(engine, state)), since + 1
+        state, since = iterate(engine, state, planned_for_all(engine, state)), since + 1
         yield engine, state
     stream.reporter.message(f"No more particles are waited for: a last search of all {len(engine.spectra)}.")
     yield from concluded(engine, state)
 
 
-def planned(engine: Engine, state: RefinementState) -> IterationPlan:
+def planned_for_all(engine: Engine, state: RefinementState) -> IterationPlan:
     """The plan of the next iteration; with particles that were never searched it looks for them in the whole box."""
-    plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
+    plan = planned(engine, state)
     if state.assignment is None or not np.isneginf(state.assignment.log_likelihood).any():
         return plan
     reach = engine.settings.search.max_shift or WIDEST * engine.spectra.band.box_a
@@ -161,7 +160,7 @@ def planned(engine: Engine, state: RefinementState) -> IterationPlan:
 
 def concluded(engine: Engine, state: RefinementState) -> Iterator[tuple[Engine, RefinementState]]:
     """All particles searched once more against the map they led to, and refined until they are at rest."""
-    plan = planned(engine, state)
+    plan = planned_for_all(engine, state)
     reach = engine.settings.search.max_shift or WIDEST * engine.spectra.band.box_a
     state = iterate(engine, state, replace(plan, exhaustive=True, share=1.0, shift_range_a=reach))
     yield engine, state

@@ -14,15 +14,20 @@ STILL = 0.15  # an iteration is at rest when poses turn less than this share of 
 STEADY = 0.01  # and when fewer than this share of the particles change their class
 DOUBTED = 0.25  # share of the particles that is searched once more in the end: nearly all that are misplaced fit worst
 FINER_AGAIN = 0.75  # finest resolution of that search, in units of the first ones'
+COARSEST_SEARCH_A = 20.0  # a search ends no coarser than this, where the map reaches it
 FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain
 
 
-def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings) -> IterationPlan:
-    """The plan of the iteration after `state`."""
+def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings,
+                   telling_shell: int = 0) -> IterationPlan:
+    """The plan of the iteration after `state`.
+
+    telling_shell: up to which the particles have to be compared to tell their orientation (see `telling`).
+    """
     history = state.history
     again = not all(r.exhaustive for r in history)
-    search_a = settings.search.search_resolution * (FINER_AGAIN if again else 1.0)
-    search_shell = min(state.last_shell, band.shell_of(search_a))
+    search_a = (settings.search.search_resolution or COARSEST_SEARCH_A) * (FINER_AGAIN if again else 1.0)
+    search_shell = min(state.last_shell, max(band.shell_of(search_a), telling_shell))
     finest_a = band.box_a / search_shell
     widest = settings.search.max_shift or 0.1 * band.box_a
     step, reach = finest_a / 2, widest

@@ -30,7 +30,7 @@ from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
-from swiftres_plugin.engine.searching import evenly, joined, prepare_search, search_rows
+from swiftres_plugin.engine.searching import evenly, is_steered, joined, prepare_search, search_rows, telling_shell
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
@@ -155,6 +155,18 @@ def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor
     cross = float(((batch.images * predicted.conj()).real / power).sum())
     square = float((predicted.abs() ** 2 / power).sum())
     return cross / max(square, 1e-30), cross ** 2 / max(square, 1e-30)
+
+
+def planned(engine: Engine, state: RefinementState) -> IterationPlan:
+    """The plan of the next iteration. A search goes as far as the particles need to tell their orientation."""
+    band, settings, diameter_a = engine.spectra.band, engine.settings, diameter(engine, state)
+    plan = plan_iteration(state, band, diameter_a, settings)
+    if settings.search.search_resolution or not (plan.exhaustive and is_steered(settings.search)):
+        return plan
+    rows, last = np.flatnonzero(state.half == 0), state.last_shell
+    shells = [telling_shell(engine, engine.volume(one.references[0], last), state.noise[0], rows, last)
+              for one in state.classes]
+    return plan_iteration(state, band, diameter_a, settings, max(shells))
 
 
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
@@ -346,8 +358,7 @@ def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
             state = in_classes(engine, state)
         if state.at_rest:
             break
-        plan = plan_iteration(state, engine.spectra.band, diameter(engine, state), engine.settings)
-        state = iterate(engine, state, plan)
+        state = iterate(engine, state, planned(engine, state))
         yield state
     if len(state.classes) < engine.settings.classes.classes:
         engine.reporter.warning("The iterations were used up before the particles could be divided into classes. Go on with "

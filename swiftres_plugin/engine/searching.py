@@ -31,12 +31,17 @@ from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_rec
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.search import IndexSearch
 from swiftres_plugin.engine.stages.steered import Level, SteeredSearch
+from swiftres_plugin.engine.stages.telling import separation
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import SearchSettings
 
 COMPARED = 200  # particles whose CTFs and noise decide how images are compared with references
 BASIS_DIRECTIONS = 500  # directions, with all their turns, that components are found from
 WIDEST_STEP_RAD = 0.17  # a search begins with no wider one: particles look alike from everywhere at so coarse a resolution
+LOOKED_AT = 100  # orientations and particles that show how far apart orientations are
+ENOUGH = 120.0  # log-likelihood that sets an orientation apart: twice what the best of a million others reaches by chance
+NEARLY_ALL = 0.9  # of the log-likelihood there is: what is enough where there is less
+MOST = 0.1  # all particles but this share should have enough
 RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
 RECALL_LEAST = 2  # but for so few particles of a search of all of them
 
@@ -83,10 +88,22 @@ class Searcher(Protocol):
 
 def prepare_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan) -> Searcher:
     """The search of a Fourier volume on the plan's grid, for particles like those at `rows`."""
-    settings = engine.settings.search
-    if settings.recipe == "auto" and settings.metric == "likelihood" and settings.components > 0:
-        return steered_search(engine, volume, noise, rows, plan)
-    return index_search(engine, volume, noise, rows, plan)
+    make = steered_search if is_steered(engine.settings.search) else index_search
+    return make(engine, volume, noise, rows, plan)
+
+
+def is_steered(settings: SearchSettings) -> bool:
+    """Whether a search goes from coarse to fine; else it asks one index of all references."""
+    return settings.recipe == "auto" and settings.metric == "likelihood" and settings.components > 0
+
+
+def telling_shell(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, last_shell: int) -> int:
+    """The coarsest shell by which most particles like those at `rows` tell their orientation, up to `last_shell`."""
+    batch = engine.batch(evenly(rows, LOOKED_AT), engine.spectra.band.up_to(last_shell).to(engine.device))
+    turns = random_rotations(LOOKED_AT, np.random.default_rng([engine.settings.compute.seed, 6]))
+    apart = separation(batch, per_sample(noise, batch), volume, torch.from_numpy(turns).float().to(engine.device))
+    least = apart.quantile(MOST, dim=0)
+    return int((least < min(ENOUGH, NEARLY_ALL * float(least[-1]))).sum())
 
 
 def steered_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
