@@ -36,6 +36,7 @@ from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
     compute_fsc,
+    detail_fsc,
     join_low_resolution,
     masked_reference,
     particle_diameter_px,
@@ -270,14 +271,18 @@ def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassS
 
 
 def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: float) -> ClassState:
-    """FSC, mask, regularised maps and the limit that the class would set to the next iteration."""
+    """FSC, mask, regularised maps and the limit that the class would set to the next iteration.
+
+    What looks the same from everywhere tells no orientation: the next references hold what the halves share of the rest.
+    """
     settings, band = engine.settings, engine.spectra.band
     pixel = band.pixel_size_a
     halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
     window = working_mask(engine, now, halves, diameter_a)
     fsc = compute_fsc(halves, window, settings.compute.seed)
-    ratio, resolution = signal_to_noise(fsc), fsc.resolution_a()
     limit = band.shell_of(settings.schedule.initial_resolution)
+    detail = detail_fsc(halves, fsc, limit, window, settings.compute.seed)
+    ratio, resolution = signal_to_noise(detail), claimed(engine, fsc.resolution_a(), detail.resolution_a())
     held = now.last_shell <= limit and not beyond_start(fsc, band, limit)
     if held:
         ratio[limit + 1:] = 0
@@ -286,8 +291,17 @@ def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: f
     join = band.shell_of(max(JOIN_A, settings.schedule.initial_resolution))
     references = tuple(masked_reference(r, window) for r in join_low_resolution(maps[0], maps[1], join))
     combined = engine.solved(sums[0] + sums[1], 2 * ratio).cpu().numpy()
-    reached = limit if held else next_last_shell(resolution, band, settings)
+    reached = limit if held else next_last_shell(detail.resolution_a(), band, settings)
     return ClassState((references[0], references[1]), reached, resolution, halves, combined, window, fsc)
+
+
+def claimed(engine: Engine, whole_a: float, detail_a: float) -> float:
+    """The resolution of two halves: that of their FSC, unless what differs between directions is coarser by over a shell."""
+    if engine.spectra.band.box_a * (1 / whole_a - 1 / detail_a) <= 1:
+        return whole_a
+    engine.reporter.message(f"The halves agree to {whole_a:.1f} A by what looks the same from everywhere; the rest, which "
+                            f"counts, agrees to {detail_a:.1f} A.")
+    return detail_a
 
 
 def working_mask(engine: Engine, now: ClassState, halves: HalfMaps, diameter_a: float) -> np.ndarray:

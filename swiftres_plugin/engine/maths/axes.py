@@ -31,6 +31,7 @@ from swiftres_plugin.engine.maths.symmetry import (
 
 STEP_OF_DETAIL = 0.5  # grid step in units of the angle that the finest detail takes at the map's rim
 FINEST_STEP_RAD, WIDEST_STEP_RAD = 0.05, 0.2
+ROUGH_SHELLS = 8  # of the map that all turns are compared on
 STARTS = 3  # best grid points that are refined
 ROUGH, FINE = 120, 400  # evaluations of the refinement of each, and of the best
 MOST_POINTS = 600  # of the transform that are compared
@@ -62,16 +63,17 @@ def find_axes(density: Map, operators: np.ndarray, resolution_a: float) -> Axes:
     if len(operators) == 1:
         return Axes(np.eye(3), np.zeros(3), 1.0, 1.0)
     field = Field.of(density, resolution_a)
-    given = field.likeness(np.eye(3)[None], np.zeros(3), operators[1:])[0]
+    rough = Field.of(density, max(resolution_a, field.box_a / ROUGH_SHELLS))
+    given, roughly = (float(f.likeness(np.eye(3)[None], np.zeros(3), operators[1:])[0]) for f in (field, rough))
     centre = _without(fixed_directions(operators), -centre_of_mass(density))
-    best = Trial(np.eye(3), np.zeros(3), float(given))
-    for start in _starts(field, operators, [np.zeros(3), centre]):
-        found = _refined(field, operators, start, ROUGH)
+    best = Trial(np.eye(3), np.zeros(3), roughly)
+    for start in _starts(rough, operators, [np.zeros(3), centre]):
+        found = _refined(rough, operators, start, ROUGH)
         best = found if found.score > best.score + 1e-4 else best
     best = _refined(field, operators, best, FINE)
     frames = equal_frames(operators, best.turn)
     smallest = frames[rotation_angle(frames, np.eye(3)).argmin()]
-    return Axes(smallest, best.move_a, float(given), best.score)
+    return Axes(smallest, best.move_a, given, best.score)
 
 
 def turned(density: Map, axes: Axes) -> Map:

@@ -5,8 +5,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from swiftres_plugin.engine.data.maps import Fsc, HalfMaps
+from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain, shell_sums, shells_3d
+from swiftres_plugin.engine.maths.radial import angular_part
 
 RANDOMISE_BELOW = 0.8  # phases are randomised from where the unmasked curve falls below this (Chen et al. 2013)
 SIGNAL_LEAST = 0.05  # FSC below which a shell counts as empty, with everything finer
@@ -50,6 +51,18 @@ def compute_fsc(halves: HalfMaps, mask: np.ndarray | None = None, seed: int = 0)
     late = np.arange(len(masked)) >= start + 2
     corrected[late] = ((masked - randomised) / np.maximum(1 - randomised, 1e-3))[late]
     return Fsc(frequency, unmasked, masked, np.where(late, randomised, masked), corrected)
+
+
+def detail_fsc(halves: HalfMaps, whole: Fsc, known_shell: int, mask: np.ndarray | None = None, seed: int = 0) -> Fsc:
+    """The curves of what differs between directions; up to `known_shell` those of the `whole` halves.
+
+    Two hollow spheres agree to a fine shell by their profile alone, however their particles are turned. On the coarsest
+    shells, though, symmetric particles look the same from everywhere, and the rest there is noise.
+    """
+    rest = (Map(angular_part(h.voxels), h.pixel_size_a, h.origin_a) for h in (halves.first, halves.second))
+    detail, known = compute_fsc(HalfMaps(*rest), mask, seed), np.arange(len(whole.frequency)) <= known_shell
+    return Fsc(whole.frequency, *(np.where(known, getattr(whole, name), getattr(detail, name))
+                                  for name in ("unmasked", "masked", "randomised", "corrected")))
 
 
 def randomise_phases(voxels: torch.Tensor, first_shell: int, generator: np.random.Generator) -> torch.Tensor:
