@@ -54,6 +54,16 @@ def test_steps_follow_the_resolution_of_the_search():
     assert deep.angular_step_rad == deeper.angular_step_rad and deep.last_shell == 30 and deeper.last_shell == 45
 
 
+def test_a_search_goes_as_far_as_the_particles_need():
+    """And no farther than the map does; what the user says is the least."""
+    def plan(telling: int, **settings: object):
+        return plan_iteration(state(30), BAND, DIAMETER_A, from_flat(settings), telling)
+
+    assert [plan(shell).search_shell for shell in (0, 5, 18, 40)] == [10, 10, 18, 30]
+    assert plan(18, search_resolution=8.0).search_shell == 25
+    assert plan(18).angular_step_rad < plan(0).angular_step_rad
+
+
 def test_a_larger_particle_needs_finer_angles():
     small, large = (plan_iteration(state(), BAND, d, from_flat({})) for d in (60.0, 180.0))
     assert large.angular_step_rad < small.angular_step_rad

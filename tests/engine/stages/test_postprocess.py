@@ -11,6 +11,7 @@ from swiftres_plugin.engine.maths.fourier import filter_shells
 from swiftres_plugin.engine.stages.postprocess import (
     compute_fsc,
     correlation,
+    detail_fsc,
     join_low_resolution,
     masked_reference,
     particle_diameter_px,
@@ -112,6 +113,25 @@ def test_randomised_phases_keep_amplitudes():
     ([1, 0.1, 0.0, 0.1, 0.9, 0.9], np.inf)])
 def test_resolution_is_the_first_crossing_that_stays_below(values, expected):
     assert curve(values).resolution_a() == pytest.approx(expected)
+
+
+def test_two_hollow_spheres_share_their_profile_and_no_detail():
+    """Each with marks of its own: the halves agree to Nyquist by the wall alone."""
+    axis = torch.arange(32) - 16.0
+    radius = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2).sqrt()
+    wall = torch.exp(-(radius - 8) ** 2 / 2)
+    halves = halves_of(*(10 * wall + 0.5 * wall * noise(32, seed) for seed in (1, 2)))
+    whole = compute_fsc(halves)
+    detail = detail_fsc(halves, whole, 3)
+    np.testing.assert_array_equal(detail.corrected[:4], whole.corrected[:4])
+    assert whole.corrected[4:9].min() > 0.8 and np.abs(detail.corrected[4:9]).max() < 0.3  # 0.1 by chance on shell 4
+
+
+def test_shared_detail_counts_as_detail():
+    lobes = torch.from_numpy(Phantom().map().voxels)
+    halves = halves_of(*(lobes + 0.02 * noise(len(lobes), seed) for seed in (1, 2)))
+    whole = compute_fsc(halves)
+    np.testing.assert_allclose(detail_fsc(halves, whole, 1).corrected[:8], whole.corrected[:8], atol=0.02)
 
 
 def test_resolution_never_passes_nyquist():
