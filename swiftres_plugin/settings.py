@@ -120,8 +120,8 @@ class PolishSettings:
     """The continuous refinement of the best candidates."""
 
     basins: int = choice(
-        4, "Candidates per particle that are refined continuously before the best is taken.", minimum=1, maximum=64,
-        advanced=True)
+        8, "Candidates per particle that are refined continuously before the best is taken. More find more of the particles "
+        "whose orientation is hard to tell; lower values save time.", minimum=1, maximum=64, advanced=True)
     steps: int = choice(8, "Most Levenberg-Marquardt steps per particle and round.", minimum=1, maximum=100, advanced=True)
     angle_prior: float = choice(
         0.0, "How far the orientations of the input particles may be wrong (standard deviation); they are kept to by so much. "

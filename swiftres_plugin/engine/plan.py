@@ -15,7 +15,9 @@ STEADY = 0.01  # and when fewer than this share of the particles change their cl
 DOUBTED = 0.25  # share of the particles that is searched once more in the end: nearly all that are misplaced fit worst
 FINER_AGAIN = 0.75  # finest resolution of that search, in units of the first ones'
 COARSEST_SEARCH_A = 20.0  # a search ends no coarser than this, where the map reaches it
-FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain
+FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain,
+MOST_SEARCHES = 8  # and how many do while poses still turn
+TURNING = 2.0  # by more than this share of the angle that the resolution can tell apart: they do not stand where they belong
 
 
 def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings,
@@ -43,7 +45,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
 
 
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:
-    """Search all orientations at first, while that improves the resolution, and once more with the map it led to.
+    """Search all orientations at first, while that improves the resolution or turns poses, and once more in the end.
 
     The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance.
     """
@@ -51,8 +53,14 @@ def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: f
     if settings.schedule.alignment == "local":
         return False
     if all(r.exhaustive for r in history):
-        return len(history) < FIRST_SEARCHES or history[-1].resolution_a < 0.97 * history[-2].resolution_a
+        gains = len(history) < FIRST_SEARCHES or history[-1].resolution_a < 0.97 * history[-2].resolution_a
+        return gains or len(history) < MOST_SEARCHES and turning(history[-1], diameter_a)
     return not searched_again(history) and resting(history, diameter_a)
+
+
+def turning(last: IterationRecord, diameter_a: float) -> bool:
+    """Whether an iteration turned poses farther than they can be misjudged at its resolution."""
+    return bool(last.median_turn_rad > TURNING * last.resolution_a / diameter_a)
 
 
 def searched_again(history: tuple[IterationRecord, ...]) -> bool:

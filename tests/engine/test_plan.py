@@ -80,6 +80,15 @@ def test_known_positions_are_searched_less_widely():
     assert second.shift_range_a >= second.shift_step_a
 
 
+def test_searches_go_on_while_poses_turn_farther_than_they_can_be_misjudged():
+    """At 20 A particles of 120 A are misjudged by some ten degrees."""
+    def searches(turn_deg: float, count: int) -> bool:
+        return planned(state(20, tuple(record(n + 1, 20.0, turn_deg=turn_deg) for n in range(count)))).exhaustive
+
+    assert searches(5.0, 2) and not searches(5.0, 3)
+    assert searches(25.0, 3) and searches(25.0, 7) and not searches(25.0, 8)
+
+
 def test_local_alignment_never_searches():
     assert not planned(state(), alignment="local").exhaustive
     assert not planned(state(4, (record(1, 20.0, False),)), alignment="local").exhaustive
