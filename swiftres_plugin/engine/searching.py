@@ -31,7 +31,7 @@ from swiftres_plugin.engine.stages.index import TRAINING, build_index, parse_rec
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.search import IndexSearch
 from swiftres_plugin.engine.stages.steered import Level, SteeredSearch
-from swiftres_plugin.engine.stages.telling import separation
+from swiftres_plugin.engine.stages.telling import separation, variance
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import SearchSettings
 
@@ -39,6 +39,7 @@ COMPARED = 200  # particles whose CTFs and noise decide how images are compared 
 BASIS_DIRECTIONS = 500  # directions, with all their turns, that components are found from
 WIDEST_STEP_RAD = 0.17  # a search begins with no wider one: particles look alike from everywhere at so coarse a resolution
 LOOKED_AT = 100  # orientations and particles that show how far apart orientations are
+TELLING_BYTES = 50  # working memory of one of these particles for each of its coefficients
 ENOUGH = 120.0  # log-likelihood that sets an orientation apart: twice what the best of a million others reaches by chance
 NEARLY_ALL = 0.9  # of the log-likelihood there is: what is enough where there is less
 MOST = 0.1  # all particles but this share should have enough
@@ -99,10 +100,13 @@ def is_steered(settings: SearchSettings) -> bool:
 
 def telling_shell(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, last_shell: int) -> int:
     """The coarsest shell by which most particles like those at `rows` tell their orientation, up to `last_shell`."""
-    batch = engine.batch(evenly(rows, LOOKED_AT), engine.spectra.band.up_to(last_shell).to(engine.device))
+    band = engine.spectra.band.up_to(last_shell).to(engine.device)
     turns = random_rotations(LOOKED_AT, np.random.default_rng([engine.settings.compute.seed, 6]))
-    apart = separation(batch, per_sample(noise, batch), volume, torch.from_numpy(turns).float().to(engine.device))
-    least = apart.quantile(MOST, dim=0)
+    spread, parts = variance(volume, torch.from_numpy(turns).float().to(engine.device), band.wave_px), []
+    for part in engine.compute.batches(evenly(rows, LOOKED_AT), len(band) * TELLING_BYTES):
+        batch = engine.batch(part, band)
+        parts.append(separation(batch, per_sample(noise, batch), spread))
+    least = torch.cat(parts).quantile(MOST, dim=0)
     return int((least < min(ENOUGH, NEARLY_ALL * float(least[-1]))).sum())
 
 

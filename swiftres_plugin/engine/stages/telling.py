@@ -9,20 +9,20 @@ from swiftres_plugin.engine.maths.slices import extract_slices
 SLICES = 16  # of the map that are held at once
 
 
-def separation(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+def separation(batch: ParticleBatch, noise: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
     """(B, S) log-likelihood by which a particle tells its orientation from another one by shells 0..s, as is expected.
 
-    noise: (B, L); rotation: (R, 3, 3) orientations drawn evenly. Two slices A and B of a map differ by |A - B|^2 CTF^2 /
-    noise in log-likelihood, which is twice their variance over all orientations in the mean. What all slices have in
-    common, as those of a hollow sphere have nearly everything, tells nothing.
+    noise: (B, L); spread: (L,) `variance` of the map's slices. Two slices A and B differ by |A - B|^2 CTF^2 / noise in
+    log-likelihood, which is twice their variance in the mean. What all slices have in common, as those of a hollow sphere
+    have nearly everything, tells nothing.
     """
-    each = batch.ctf ** 2 / noise * (2 * variance(volume, rotation, batch.band.wave_px))
+    each = batch.ctf ** 2 / noise * (2 * spread)
     shells = each.new_zeros((len(each), batch.band.last_shell + 1))
     return shells.index_add_(1, batch.band.shell, each).cumsum(1)
 
 
 def variance(volume: torch.Tensor, rotation: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
-    """(L,) variance of a map's slices over orientations (R, 3, 3)."""
+    """(L,) variance of a map's slices over orientations (R, 3, 3), drawn evenly."""
     total = torch.zeros(len(wave_px), dtype=torch.complex64, device=volume.device)
     power = torch.zeros(len(wave_px), device=volume.device)
     for some in rotation.split(SLICES):

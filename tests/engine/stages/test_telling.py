@@ -12,7 +12,7 @@ from synthetic import Phantom, engine_over, particle_set, plain_spectra
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.searching import telling_shell
 from swiftres_plugin.engine.stages.local import log_likelihood
-from swiftres_plugin.engine.stages.telling import separation
+from swiftres_plugin.engine.stages.telling import separation, variance
 
 COUNT, NOISE, LAST_SHELL = 40, 0.4, 12
 
@@ -45,7 +45,7 @@ def test_it_is_the_mean_difference_of_the_log_likelihood(batch):
         seen = replace(batch, images=batch.ctf * shown)
         own = log_likelihood(seen, noise, batch.ctf * shown)
         gaps += [own - log_likelihood(seen, noise, batch.ctf * taken_for) for taken_for in slices]
-    found = separation(batch, noise, volume, rotation)
+    found = separation(batch, noise, variance(volume, rotation, batch.band.wave_px))
     torch.testing.assert_close(found[:, -1], torch.stack(gaps).mean(0), rtol=1e-3, atol=1e-2)
     assert bool((found[:, 1:] >= found[:, :-1]).all())
 
@@ -53,7 +53,8 @@ def test_it_is_the_mean_difference_of_the_log_likelihood(batch):
 def test_a_ball_tells_nothing(batch):
     ball = Phantom(np.zeros((1, 3)), np.array([4.0]), 12.0)
     noise = torch.full(batch.ctf.shape, NOISE ** 2)
-    nothing, something = (separation(batch, noise, volume_of(p), turns(50))[:, -1].mean() for p in (ball, Phantom()))
+    spreads = (variance(volume_of(p), turns(50), batch.band.wave_px) for p in (ball, Phantom()))
+    nothing, something = (separation(batch, noise, spread)[:, -1].mean() for spread in spreads)
     assert nothing < 1e-3 * something
 
 
