@@ -103,8 +103,18 @@ class EngineProtocol:
     def _runAnew(self, command: str, inputs: Sequence[str], chosen: str, always: Sequence[str], onDevice: bool = True) -> None:
         """Run a command from its start, with the settings `chosen` (JSON), into the folder of the run."""
         pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
+        self._runInto(self._getRunPath(), command, inputs, chosen, always, onDevice)
+
+    def _runAnewToParticles(self, command: str, inputs: Sequence[str], chosen: str, always: Sequence[str]) -> None:
+        """As `_runAnew`, a command that writes particles and no folder, on the processor."""
+        pwutils.cleanPath(self._getRunPath())
+        pwutils.makePath(self._getRunPath())
+        self._runInto(self._getRunPath(layout.PARTICLES), command, inputs, chosen, always, onDevice=False)
+
+    def _runInto(self, output: str, command: str, inputs: Sequence[str], chosen: str, always: Sequence[str],
+                 onDevice: bool) -> None:
         options = settings_form.as_options(json.loads(chosen), always=always, tree=self._tree)
-        self._runEngine([command, *inputs, *options, "--output", self._getRunPath()], onDevice)
+        self._runEngine([command, *inputs, *options, "--output", output], onDevice)
 
     def _runEngineWatched(self, arguments: Sequence[str], look: Callable[[], None]) -> None:
         """As `_runEngine`, calling `look` every few seconds. The job waits in a thread: only this one may use databases.
@@ -258,9 +268,7 @@ class VolumesInput:
 
     def _inputsDigest(self) -> str:
         """What the inputs are, so that Continue sees a change."""
-        particles, mask = self.inputParticles.get(), self.mask.get()
-        return json.dumps([particles.getObjId(), particles.getSize(), self._volumeIds(),
-                           None if mask is None else mask.getObjId()])
+        return self._digest(self.inputParticles, self.mask, *self.inputVolumes)
 
     def _volumes(self) -> list[Volume]:
         """Every volume that was pointed to, those within sets included."""
@@ -272,11 +280,6 @@ class VolumesInput:
             elif target is not None:
                 found.append(target)
         return found
-
-    def _volumeIds(self) -> list[list[int]]:
-        """Every pointer's object with its size, so that Continue sees a change."""
-        targets = [pointer.get() for pointer in self.inputVolumes]
-        return [[target.getObjId(), target.getSize() if isinstance(target, SetOfVolumes) else 1] for target in targets]
 
     def _convertInputs(self) -> None:
         """Write what the engine reads."""

@@ -53,8 +53,7 @@ class ProtSwiftresClassify2D(EngineProtocol, ProtClassify2D):
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
-        particles = self.inputParticles.get()
-        inputs, chosen = json.dumps([particles.getObjId(), particles.getSize()]), json.dumps(self._chosen())
+        inputs, chosen = self._digest(self.inputParticles), json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.classifyStep, inputs, chosen, needsGPU=self.usesGpu())
         self._insertFunctionStep(self.createOutputStep, inputs, chosen, needsGPU=False)

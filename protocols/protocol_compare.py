@@ -57,8 +57,7 @@ class ProtSwiftresCompare(EngineProtocol, EMProtocol):
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
-        sets = [self.inputParticles.get(), self.otherParticles.get()]
-        inputs, chosen = json.dumps([[one.getObjId(), one.getSize()] for one in sets]), json.dumps(self._chosen())
+        inputs, chosen = self._digest(self.inputParticles, self.otherParticles), json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.compareStep, inputs, chosen, needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, inputs, chosen, needsGPU=False)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pyworkflow.utils as pwutils
 from pwem.objects import SetOfParticles
 from pwem.protocols import Prot3D
 
@@ -60,11 +59,7 @@ class ProtSwiftresExpand(EngineProtocol, Prot3D):
         self._convertParticles()
 
     def expandStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        pwutils.makePath(self._getRunPath())
-        options = settings_form.as_options(json.loads(chosen), always=INPUT, tree=self._tree)
-        self._runEngine(["expand", "--particles", self._particlesFile(), *options,
-                         "--output", self._getRunPath(layout.PARTICLES)], onDevice=False)
+        self._runAnewToParticles("expand", ["--particles", self._particlesFile()], chosen, INPUT)
 
     def createOutputStep(self, inputs: str, chosen: str):
         particles = self.inputParticles.get()

@@ -61,8 +61,7 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
-        particles = self.inputParticles.get()
-        inputs, chosen = json.dumps([particles.getObjId(), particles.getSize()]), json.dumps(self._chosen())
+        inputs, chosen = self._digest(self.inputParticles), json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.searchStep, inputs, chosen, needsGPU=self.usesGpu())
         self._insertFunctionStep(self.createOutputStep, inputs, chosen, needsGPU=False)

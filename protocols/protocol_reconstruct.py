@@ -56,9 +56,7 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
 
     # -------------------------- INSERT steps functions --------------------------
     def _insertAllSteps(self):
-        particles, mask = self.inputParticles.get(), self.mask.get()
-        inputs = json.dumps([particles.getObjId(), particles.getSize(), None if mask is None else mask.getObjId()])
-        chosen = json.dumps(self._chosen())
+        inputs, chosen = self._digest(self.inputParticles, self.mask), json.dumps(self._chosen())
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.reconstructStep, inputs, chosen, needsGPU=self.usesGpu())
         self._insertFunctionStep(self.createOutputStep, inputs, chosen, needsGPU=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyworkflow.utils as pwutils
 from pwem.objects import Particle, SetOfParticles, Volume, VolumeMask
 from pwem.protocols import Prot3D
 from pyworkflow.protocol import params
@@ -83,15 +82,12 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
             convert.write_map(self.mask.get(), self._maskFile())
 
     def subtractStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
-        pwutils.makePath(self._getRunPath())
         files = ["--particles", self._particlesFile()]
         for path in self._mapFiles():
             files += ["--map", path]
         if self.mask.get() is not None:
             files += ["--mask", self._maskFile()]
-        options = settings_form.as_options(json.loads(chosen), always=INPUT, tree=self._tree)
-        self._runEngine(["subtract", *files, *options, "--output", self._getRunPath(layout.PARTICLES)], onDevice=False)
+        self._runAnewToParticles("subtract", files, chosen, INPUT)
 
     def createOutputStep(self, inputs: str, chosen: str):
         sources = [self.inputParticles, self.inputVolume, *([] if self.mask.get() is None else [self.mask])]

@@ -311,12 +311,16 @@ def read_refined(star_path: str, pixel_size_a: float) -> RefinedParticles:
     missing = [label for label in (ITEM_ID, *ANGLES, *ORIGINS) if label not in columns]
     if missing:
         raise ValueError(f"{star_path} lacks {', '.join(missing)}.")
-    angles = np.column_stack([columns[label] for label in ANGLES])
-    origins = np.column_stack([columns[label] for label in ORIGINS])
     scores = {label: columns[label].astype(int) if kind is Integer else columns[label]
               for label, kind in SCORES.items() if label in columns}
     row_of_id = {int(item_id): row for row, item_id in enumerate(columns[ITEM_ID])}
-    return RefinedParticles(row_of_id, matrices_from_poses(angles, origins, pixel_size_a), scores, columns.get(CLASS))
+    return RefinedParticles(row_of_id, matrices_of(columns, pixel_size_a), scores, columns.get(CLASS))
+
+
+def matrices_of(columns: dict[str, np.ndarray], pixel_size_a: float) -> np.ndarray:
+    """(N, 4, 4) the poses in the columns of a STAR file, as Scipion's matrices."""
+    angles, origins = (np.column_stack([columns[label] for label in labels]) for labels in (ANGLES, ORIGINS))
+    return matrices_from_poses(angles, origins, pixel_size_a)
 
 
 @dataclass(frozen=True)
@@ -342,11 +346,10 @@ class Mates:
 def read_mates(star_path: str, pixel_size_a: float) -> Mates:
     """The STAR file that `swiftres expand` wrote of particles with ids."""
     columns = read_columns(star_path, (ITEM_ID, *ANGLES, *ORIGINS, MATE, SUBSET))
-    angles, origins = (np.column_stack([columns[label] for label in labels]) for labels in (ANGLES, ORIGINS))
     rows_of_id: dict[int, list[int]] = {}
     for row, item_id in enumerate(columns[ITEM_ID]):
         rows_of_id.setdefault(int(item_id), []).append(row)
-    return Mates(rows_of_id, matrices_from_poses(angles, origins, pixel_size_a), {
+    return Mates(rows_of_id, matrices_of(columns, pixel_size_a), {
         label: columns[label] for label in (MATE, SUBSET)})
 
 

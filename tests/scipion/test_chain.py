@@ -27,18 +27,10 @@ from swiftres_plugin.protocols import (  # noqa: E402
 )
 
 from . import outputs, phantom  # noqa: E402
+from .running import launch  # noqa: E402
 
 COUNT = 120
 LOCAL = 1  # the position of 'local' in the list of alignments
-
-
-def launch(project, protocol):
-    problems = protocol.validate()
-    assert problems == []
-    project.launchProtocol(protocol, wait=True)
-    log = Path(protocol.getStdoutLog())
-    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
-    return protocol
 
 
 def new(project, kind, label, **pointers):

@@ -19,16 +19,9 @@ from swiftres_plugin import layout  # noqa: E402
 from swiftres_plugin.protocols import ProtSwiftresClassify2D  # noqa: E402
 
 from . import phantom  # noqa: E402
+from .running import launch  # noqa: E402
 
 COUNT, CLASSES = 120, 6
-
-
-def launch(project, protocol):
-    assert protocol.validate() == []
-    project.launchProtocol(protocol, wait=True)
-    log = Path(protocol.getStdoutLog())
-    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
-    return protocol
 
 
 def new(project, imported, **choices):

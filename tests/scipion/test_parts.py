@@ -26,6 +26,7 @@ from swiftres_plugin.protocols import (  # noqa: E402
 )
 
 from . import phantom  # noqa: E402
+from .running import launch  # noqa: E402
 
 COUNT, NEW_BOX, LOCAL = 100, 20, 1
 QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -38,14 +39,6 @@ LOBE = LOBE_A[None], np.array([1.6])
 # The voxel of the lobe, from the middle of the box, and what is left of a voxel.
 MIDDLE_PX = np.rint(LOBE_A / phantom.PIXEL_SIZE_A).astype(int)
 REST_A = LOBE_A - MIDDLE_PX * phantom.PIXEL_SIZE_A
-
-
-def launch(project, protocol):
-    assert protocol.validate() == []
-    project.launchProtocol(protocol, wait=True)
-    log = Path(protocol.getStdoutLog())
-    assert protocol.isFinished(), f"{protocol.getErrorMessage()}\n{log.read_text()[-3000:] if log.exists() else ''}"
-    return protocol
 
 
 def new(project, kind, **pointers):

@@ -67,6 +67,12 @@ def shell_sums(values: torch.Tensor, shells: torch.Tensor, count: int) -> torch.
     return sums[:count]
 
 
+def band_sums(values: torch.Tensor, band: Band) -> torch.Tensor:
+    """Sum of real `values` (..., L) over each shell of their band: (..., S) with S = last shell + 1."""
+    sums = torch.zeros((*values.shape[:-1], band.last_shell + 1), dtype=values.dtype, device=values.device)
+    return sums.index_add_(-1, band.shell.to(values.device), values)
+
+
 def filter_shells(voxels: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     """A cube with its Fourier shells multiplied by `gain` (shells past its end by zero)."""
     n = voxels.shape[0]

@@ -6,16 +6,13 @@ import torch
 
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.fourier import band_sums
 
 
 def shell_means(values: torch.Tensor, band: Band) -> torch.Tensor:
     """Mean of real `values` (..., L) over each shell: (..., S) with S = last shell + 1; shell 0 repeats shell 1."""
-    count = band.last_shell + 1
-    shell = band.shell.to(values.device)
-    sums = torch.zeros((*values.shape[:-1], count), dtype=values.dtype, device=values.device)
-    sums.index_add_(-1, shell, values)
-    size = torch.bincount(shell, minlength=count).clamp(min=1)
-    means = sums / size
+    size = torch.bincount(band.shell.to(values.device), minlength=band.last_shell + 1).clamp(min=1)
+    means = band_sums(values, band) / size
     means[..., 0] = means[..., 1]
     return means
 

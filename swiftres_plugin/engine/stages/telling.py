@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.fourier import band_sums
 from swiftres_plugin.engine.maths.slices import extract_slices
 
 SLICES = 16  # of the map that are held at once
@@ -17,8 +18,7 @@ def separation(batch: ParticleBatch, noise: torch.Tensor, spread: torch.Tensor) 
     have nearly everything, tells nothing.
     """
     each = batch.ctf ** 2 / noise * (2 * spread)
-    shells = each.new_zeros((len(each), batch.band.last_shell + 1))
-    return shells.index_add_(1, batch.band.shell, each).cumsum(1)
+    return band_sums(each, batch.band).cumsum(1)
 
 
 def variance(volume: torch.Tensor, rotation: torch.Tensor, wave_px: torch.Tensor) -> torch.Tensor:
