@@ -54,6 +54,9 @@ class EngineProtocol:
         form.addParam(name, params.PointerParam, pointerClass="SetOfParticles", pointerCondition=condition,
                       important=True, label=label, help=help)
 
+    def _addMaskParam(self, form, help, label="Mask"):
+        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label=label, help=help)
+
     def _addSymmetryHelp(self, form):
         symmetry = form.getParam("symmetry")
         symmetry.help.set(symmetry.help.get() + SYMMETRY_HELP)
@@ -64,7 +67,7 @@ class EngineProtocol:
         if "symmetry" not in values:
             return values
         named = SYMMETRY.fullmatch(values["symmetry"])
-        return {**values, "symmetry": values["symmetry"].upper() if named else os.path.abspath(values["symmetry"])}
+        return {**values, "symmetry": values["symmetry"].upper() if named else values["symmetry"]}
 
     # -------------------------- files --------------------------
     def _getRunPath(self, *names: str) -> str:
@@ -84,8 +87,16 @@ class EngineProtocol:
         """Write the particles as the engine reads them."""
         convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
 
+    def _convertMask(self) -> None:
+        """Write the mask, if there is one, as the engine reads it."""
+        if self.mask.get() is not None:
+            convert.write_map(self.mask.get(), self._maskFile())
+
     def _maskFile(self) -> str:
         return self._getExtraPath("input_mask.mrc")
+
+    def _maskOptions(self) -> list[str]:
+        return [] if self.mask.get() is None else ["--mask", self._maskFile()]
 
     # -------------------------- running --------------------------
     def _runEngine(self, arguments: Sequence[str], onDevice: bool = True) -> None:
@@ -190,6 +201,10 @@ class EngineProtocol:
     def _fscOf(self, folder: str, label: str = "corrected FSC", number: int = 1) -> FSC:
         return convert.make_fsc(convert.read_curves(f"{folder}/{layout.fsc_name(number)}"), "corrected", label)
 
+    def _resolutionOf(self, number: int = 1, curve: str = "corrected") -> float:
+        """Resolution (A) of class `number` by one of the curves of the run's FSC."""
+        return convert.resolution_a(convert.read_curves(self._getRunPath(layout.fsc_name(number))), curve)
+
     def _maskOf(self, folder: str, pixelSize: float) -> VolumeMask:
         mask = VolumeMask()
         mask.setFileName(f"{folder}/{layout.mask_name()}")
@@ -263,9 +278,6 @@ class VolumesInput:
         form.addParam("inputVolumes", params.MultiPointerParam, pointerClass="Volume,SetOfVolumes",
                       minNumObjects=0 if optional else 1, allowsNull=optional, important=not optional, label=label, help=help)
 
-    def _addMaskParam(self, form, help):
-        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask", help=help)
-
     def _inputsDigest(self) -> str:
         """What the inputs are, so that Continue sees a change."""
         return self._digest(self.inputParticles, self.mask, *self.inputVolumes)
@@ -286,15 +298,14 @@ class VolumesInput:
         self._convertParticles()
         for number, volume in enumerate(self._volumes(), 1):
             convert.write_map(volume, self._referenceFile(number))
-        if self.mask.get() is not None:
-            convert.write_map(self.mask.get(), self._maskFile())
+        self._convertMask()
 
     def _inputOptions(self) -> list[str]:
         """What was converted, as options of the command line."""
         options = ["--particles", self._particlesFile()]
         for number in range(1, len(self._volumes()) + 1):
             options += ["--reference", self._referenceFile(number)]
-        return options if self.mask.get() is None else [*options, "--mask", self._maskFile()]
+        return options + self._maskOptions()
 
     def _referenceFile(self, number: int) -> str:
         return self._getExtraPath(f"input_reference{number}.mrc")

@@ -23,7 +23,7 @@ GROUPS = {"schedule": "Course", "preprocess": "Images", "mask": "Solvent", "post
           "cluster": "Other machines", "difference": "Matching", "subtraction": "Images", "classification": "Classes",
           "expansion": "Half sets"}
 # Parameters that mean something only after another choice.
-CONDITIONS = {"wiener": "metric != 0", "guard_resolution": "overfittingGuard"}
+CONDITIONS = {"wiener": "metric != 0", "guard_resolution": "overfittingGuard", "align_symmetry_axes": "symmetry != 'C1'"}
 
 
 def parameter_name(name: str) -> str:
@@ -88,12 +88,12 @@ def _level(leaf: dataclasses.Field) -> int:
 def add_setting(form: params.ElementGroup | params.Form, leaf: dataclasses.Field, **shown: Any) -> None:
     """One setting as a parameter with the same default, limits and help."""
     says: settings.Choice = leaf.metadata["choice"]
-    unit = f" ({says.unit})" if says.unit else ""
+    label = (says.label or leaf.name.replace("_", " ").capitalize()) + (f" ({says.unit})" if says.unit else "")
     if leaf.name in CONDITIONS:
         shown = {"condition": CONDITIONS[leaf.name], **shown}
     form.addParam(
-        parameter_name(leaf.name), _parameter_class(leaf), label=leaf.name.replace("_", " ").capitalize() + unit,
-        help=says.help, expertLevel=_level(leaf), **_default_and_limits(leaf), **shown)
+        parameter_name(leaf.name), _parameter_class(leaf), label=label, help=says.help,
+        expertLevel=_level(leaf), **_default_and_limits(leaf), **shown)
 
 
 def _parameter_class(leaf: dataclasses.Field) -> type[params.Param]:

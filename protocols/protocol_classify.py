@@ -8,7 +8,7 @@ from pwem.objects import Class3D, SetOfClasses3D, SetOfFSCs, SetOfParticles, Set
 from pwem.protocols import ProtClassify3D
 from pyworkflow.object import Pointer
 
-from swiftres_plugin import convert, layout, settings
+from swiftres_plugin import layout, settings
 from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
@@ -127,7 +127,7 @@ class ProtSwiftresClassify(EngineProtocol, VolumesInput, ProtClassify3D):
         """Size, resolution and agreement of every class."""
         report, lines = self._report(), []
         for number, (size, agreement) in enumerate(zip(report["class_sizes"], report["class_agreement"]), 1):
-            told = (f"{self._resolution(number):.2f} A, agreement of the halves {agreement:.2f}." if number in self._filled()
+            told = (f"{self._resolutionOf(number):.2f} A, agreement of the halves {agreement:.2f}." if number in self._filled()
                     else "no volume.")
             lines.append(f"Class {number}: {size} particles, {told}")
         return lines
@@ -149,6 +149,3 @@ class ProtSwiftresClassify(EngineProtocol, VolumesInput, ProtClassify3D):
         """Numbers of the classes that have a volume."""
         return [number for number, _ in enumerate(self._report()["class_sizes"], 1)
                 if os.path.exists(self._getRunPath(layout.map_name(number)))]
-
-    def _resolution(self, number: int) -> float:
-        return convert.resolution_a(convert.read_curves(self._getRunPath(layout.fsc_name(number))), "corrected")

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyworkflow.utils as pwutils
 from pwem.objects import FSC, Volume, VolumeMask
 from pwem.protocols import ProtAnalysis3D
 from pyworkflow.protocol import params
@@ -45,9 +44,8 @@ class ProtSwiftresPostprocess(EngineProtocol, ProtAnalysis3D):
         form.addSection("Input")
         form.addParam("inputVolume", params.PointerParam, pointerClass="Volume", pointerCondition="hasHalfMaps",
                       important=True, label="Volume with half maps", help="Half maps neither filtered nor masked.")
-        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
-                      help="Optional: 1 inside the particle, 0 in the solvent, with a soft edge, in the box of the volume. "
-                           "Without it one is made from the map.")
+        self._addMaskParam(form, "Optional: 1 inside the particle, 0 in the solvent, with a soft edge, in the box of the "
+                                 "volume. Without it one is made from the map.")
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True,
                       pointerCondition="hasAlignmentProj", label="Particles",
                       help="Optional: the particles of the volume with their poses, to tell how evenly their views cover the "
@@ -69,26 +67,17 @@ class ProtSwiftresPostprocess(EngineProtocol, ProtAnalysis3D):
     # -------------------------- STEPS functions --------------------------
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
-        volume = self.inputVolume.get()
-        for path, target in zip(volume.getHalfMaps().split(","), self._halfFiles()):
-            half = Volume()
-            half.setFileName(path)
-            half.setSamplingRate(volume.getSamplingRate())
+        for half, target in zip(convert.half_volumes(self.inputVolume.get()), self._halfFiles()):
             convert.write_map(half, target)
-        if self.mask.get() is not None:
-            convert.write_map(self.mask.get(), self._maskFile())
+        self._convertMask()
         if self.inputParticles.get() is not None:
-            convert.write_particles(self.inputParticles.get(), self._particlesFile(), self._getExtraPath("converted"))
+            self._convertParticles()
 
     def postprocessStep(self, inputs: str, chosen: str):
-        pwutils.cleanPath(self._getRunPath())  # of an attempt that was stopped
         first, second = self._halfFiles()
-        options = ["--half1", first, "--half2", second, *settings_form.as_options(json.loads(chosen), always=("symmetry",))]
-        for pointer, name, path in ((self.mask, "--mask", self._maskFile()),
-                                    (self.inputParticles, "--particles", self._particlesFile())):
-            options += [name, path] if pointer.get() is not None else []
-        self._runEngine(["postprocess", *options, "--threads", str(self.numberOfThreads.get()),
-                         "--output", self._getRunPath()], onDevice=False)
+        particles = [] if self.inputParticles.get() is None else ["--particles", self._particlesFile()]
+        self._runAnew("postprocess", ["--half1", first, "--half2", second, *self._maskOptions(), *particles, "--threads",
+                                      str(self.numberOfThreads.get())], chosen, ("symmetry",), onDevice=False)
 
     def createOutputStep(self, inputs: str, chosen: str):
         sharpened, local = self._newVolume(Volume, layout.MAP_SHARPENED), self._newVolume(Volume, layout.LOCAL_RESOLUTION)

@@ -5,9 +5,8 @@ import json
 
 from pwem.objects import FSC, Volume, VolumeMask
 from pwem.protocols import ProtReconstruct3D
-from pyworkflow.protocol import params
 
-from swiftres_plugin import convert, layout, settings
+from swiftres_plugin import settings
 from swiftres_plugin.constants import THESIS
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
@@ -46,9 +45,9 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
         form.addSection("Input")
         self._addParticlesParam(form, condition="hasCTF and hasAlignmentProj",
                                 help="Particles with CTF and projection alignment, white on black.")
-        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
-                      help="Optional: the FSC is measured inside it. 1 inside the particle, 0 in the solvent, with a soft "
-                           "edge, in the box of the particles. Without it the solvent boundary is found from the map.")
+        self._addMaskParam(form, "Optional: the FSC is measured inside it. 1 inside the particle, 0 in the solvent, with a "
+                                 "soft edge, in the box of the particles. Without it the solvent boundary is found from the "
+                                 "map.")
         settings_form.add_settings(form, self._tree, INPUT)
         self._addSymmetryHelp(form)
         settings_form.add_remaining(form, "Computing", self._tree, self._choices)
@@ -65,12 +64,10 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
         self._convertParticles()
-        if self.mask.get() is not None:
-            convert.write_map(self.mask.get(), self._maskFile())
+        self._convertMask()
 
     def reconstructStep(self, inputs: str, chosen: str):
-        mask = [] if self.mask.get() is None else ["--mask", self._maskFile()]
-        self._runAnew("reconstruct", ["--particles", self._particlesFile(), *mask], chosen, ("symmetry",))
+        self._runAnew("reconstruct", ["--particles", self._particlesFile(), *self._maskOptions()], chosen, ("symmetry",))
 
     def createOutputStep(self, inputs: str, chosen: str):
         pixel_size_a, folder = self.inputParticles.get().getSamplingRate(), self._getRunPath()
@@ -89,8 +86,8 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
     def _summary(self):
         if not self.hasAttribute("outputVolume"):
             return ["The results are not ready yet."]
-        return [f"Resolution (FSC 0.143): *{self._resolution('corrected'):.2f} A* inside the mask, "
-                f"{self._resolution('unmasked'):.2f} A without it.",
+        return [f"Resolution (FSC 0.143): *{self._resolutionOf():.2f} A* inside the mask, "
+                f"{self._resolutionOf(curve='unmasked'):.2f} A without it.",
                 f"{self.inputParticles.get().getSize()} particles, symmetry {self.symmetry.get()}."]
 
     def _methods(self):
@@ -99,11 +96,7 @@ class ProtSwiftresReconstruct(EngineProtocol, ProtReconstruct3D):
         return [f"The map was reconstructed from {self.inputParticles.get().getSize()} aligned particles with swiftres "
                 f"{Plugin.getActiveVersion()} [{THESIS}] in symmetry {self.symmetry.get()}. The FSC of its half "
                 f"maps, corrected for the mask by phase randomisation, falls to 0.143 at "
-                f"{self._resolution('corrected'):.2f} A."]
+                f"{self._resolutionOf():.2f} A."]
 
     def _citations(self):
         return [THESIS]
-
-    # -------------------------- UTILS functions --------------------------
-    def _resolution(self, curve: str) -> float:
-        return convert.resolution_a(convert.read_curves(self._getRunPath(layout.fsc_name())), curve)

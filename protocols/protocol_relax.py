@@ -5,7 +5,6 @@ import json
 
 from pwem.objects import SetOfParticles
 from pwem.protocols import Prot3D
-from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout, settings
@@ -55,9 +54,8 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
         form.addParam("inputVolume", params.PointerParam, pointerClass="Volume", allowsNull=True, label="Volume in C1",
                       help="Optional: a map without symmetry that the first choice of mates is made against, in the frame of "
                            "the poses. Without it the particles find their own.")
-        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
-                      help="Optional: what is compared, 1 inside and 0 outside with a soft edge, in the box of the particles: "
-                           "the particle, or the part with all of its mates.")
+        self._addMaskParam(form, "Optional: what is compared, 1 inside and 0 outside with a soft edge, in the box of the "
+                                 "particles: the particle, or the part with all of its mates.")
         settings_form.add_settings(form, self._tree, INPUT)
         self._addSymmetryHelp(form)
         settings_form.add_remaining(form, "Computing", self._tree)
@@ -74,14 +72,13 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
     def convertInputStep(self, inputs: str):
         """Write what the engine reads; `inputs` (as in the other steps) lets Continue see that the input changed."""
         self._convertParticles()
-        for pointer, path in self._optionalMaps().values():
-            if pointer.get() is not None:
-                convert.write_map(pointer.get(), path)
+        self._convertMask()
+        if self.inputVolume.get() is not None:
+            convert.write_map(self.inputVolume.get(), self._referenceFile())
 
     def relaxStep(self, inputs: str, chosen: str):
-        files = ["--particles", self._particlesFile()]
-        for option, (pointer, path) in self._optionalMaps().items():
-            files += [] if pointer.get() is None else [option, path]
+        reference = [] if self.inputVolume.get() is None else ["--reference", self._referenceFile()]
+        files = ["--particles", self._particlesFile(), *reference, *self._maskOptions()]
         self._runAnew("relax", files, chosen, ALWAYS_NAMED)
 
     def createOutputStep(self, inputs: str, chosen: str):
@@ -89,10 +86,8 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
         given = [pointer for pointer in (self.inputParticles, self.inputVolume) if pointer.get() is not None]
         self._setOutput("outputParticles", relaxed, *given)
 
-    def _optionalMaps(self) -> dict[str, tuple[Pointer, str]]:
-        """{option: (pointer, file that it is written to)}."""
-        return {"--reference": (self.inputVolume, self._getExtraPath("input_reference.mrc")),
-                "--mask": (self.mask, self._maskFile())}
+    def _referenceFile(self) -> str:
+        return self._getExtraPath("input_reference.mrc")
 
     # -------------------------- INFO functions --------------------------
     def _validate(self):

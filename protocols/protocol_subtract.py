@@ -53,9 +53,8 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
                                 help="Particles with CTF and projection alignment.")
         form.addParam("inputVolume", params.PointerParam, pointerClass="Volume", important=True, label="Volume",
                       help="The volume that these particles were refined to, in their box and at their sampling rate.")
-        form.addParam("mask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask of what stays",
-                      help="1 on the part that stays, 0 elsewhere, with a soft edge, in the box of the particles. Without it "
-                           "all of the particle is taken away.")
+        self._addMaskParam(form, "1 on the part that stays, 0 elsewhere, with a soft edge, in the box of the particles. "
+                                 "Without it all of the particle is taken away.", label="Mask of what stays")
         form.addParam("useHalfMaps", params.BooleanParam, default=True, label="Each half with its own half map?",
                       help="Yes subtracts each half of the particles with the half map that was refined from it, so that the "
                            "halves stay independent. It takes a volume with half maps, and particles with the half sets of "
@@ -78,16 +77,13 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
         self._convertParticles()
         for map_, path in zip(self._maps(), self._mapFiles()):
             convert.write_map(map_, path)
-        if self.mask.get() is not None:
-            convert.write_map(self.mask.get(), self._maskFile())
+        self._convertMask()
 
     def subtractStep(self, inputs: str, chosen: str):
         files = ["--particles", self._particlesFile()]
         for path in self._mapFiles():
             files += ["--map", path]
-        if self.mask.get() is not None:
-            files += ["--mask", self._maskFile()]
-        self._runAnewToParticles("subtract", files, chosen, INPUT)
+        self._runAnewToParticles("subtract", files + self._maskOptions(), chosen, INPUT)
 
     def createOutputStep(self, inputs: str, chosen: str):
         sources = [self.inputParticles, self.inputVolume, *([] if self.mask.get() is None else [self.mask])]
@@ -181,15 +177,7 @@ class ProtSwiftresSubtract(EngineProtocol, Prot3D):
     def _maps(self) -> list[Volume]:
         """The volume, or its half maps."""
         volume = self.inputVolume.get()
-        if not self._withHalfMaps():
-            return [volume]
-        halves = []
-        for path in volume.getHalfMaps().split(","):
-            half = Volume()
-            half.setFileName(path)
-            half.setSamplingRate(volume.getSamplingRate())
-            halves.append(half)
-        return halves
+        return convert.half_volumes(volume) if self._withHalfMaps() else [volume]
 
     def _mapFiles(self) -> list[str]:
         return [self._getExtraPath(f"input_map{number}.mrc") for number, _ in enumerate(self._maps(), 1)]

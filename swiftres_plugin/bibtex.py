@@ -14,6 +14,6 @@
   number = {3},
   pages = {535--547},
   year = {2021},
-  doi = {10.1109/TBDATA.2019.2921572}
+  doi = {https://doi.org/10.1109/TBDATA.2019.2921572}
 }
 """

@@ -108,7 +108,10 @@ def poses_from_matrices(matrices: np.ndarray, pixel_size_a: float) -> tuple[np.n
 
 @dataclass
 class StackNames:
-    """Names of stacks as the engine reads them: MRC files in place, other formats converted once into `folder`."""
+    """Names of stacks as the engine reads them: MRC files in place, other formats converted once into `folder`.
+
+    Names are relative to the project where Scipion's are, so that the project can be moved.
+    """
 
     folder: str
     names: dict[str, str] = field(default_factory=dict)
@@ -117,13 +120,13 @@ class StackNames:
         if filename not in self.names:
             path = ImageHandler.removeFileType(filename)
             is_mrc = path != filename or path.lower().endswith(MRC_EXTENSIONS)
-            self.names[filename] = os.path.abspath(path) if is_mrc else self._converted(path)
+            self.names[filename] = path if is_mrc else self._converted(path)
         return self.names[filename]
 
     def _converted(self, path: str) -> str:
         """An MRC copy of `path`, its images in the same order."""
         os.makedirs(self.folder, exist_ok=True)
-        target = os.path.abspath(os.path.join(self.folder, f"stack{len(self.names) + 1:04d}.mrcs"))
+        target = os.path.join(self.folder, f"stack{len(self.names) + 1:04d}.mrcs")
         handler = ImageHandler()
         x, y, _, count = handler.getDimensions(path)
         with mrcfile.new_mmap(target, shape=(count, y, x), mrc_mode=2, overwrite=True) as stack:
@@ -228,8 +231,8 @@ def write_particles(particles: SetOfParticles, star_path: str, stack_folder: str
         for row, pose in zip(rows, np.column_stack([angles, origins])):
             row.update(zip(ANGLES + ORIGINS, pose))
     with open(star_path, "w") as star:
-        _write_table(star, "optics", optics.rows())
-        _write_table(star, "particles", rows)
+        write_table(star, "optics", optics.rows())
+        write_table(star, "particles", rows)
     return len(rows)
 
 
@@ -245,7 +248,8 @@ def _particle_row(particle: Particle, optics: OpticsGroups, stack_name: StackNam
     return row if subset is None else {**row, SUBSET: int(subset)}
 
 
-def _write_table(star: TextIO, name: str, rows: Sequence[dict[str, object]]) -> None:
+def write_table(star: TextIO, name: str, rows: Sequence[dict[str, object]]) -> None:
+    """One table of a STAR file, with the columns of its first row; words with spaces are quoted."""
     labels = list(rows[0])
     star.write(f"\ndata_{name}\n\nloop_\n" + "".join(f"_{label} #{i}\n" for i, label in enumerate(labels, 1)))
     for row in rows:
@@ -255,7 +259,7 @@ def _write_table(star: TextIO, name: str, rows: Sequence[dict[str, object]]) -> 
 
 def _table_text(name: str, rows: Sequence[dict[str, object]]) -> str:
     text = StringIO()
-    _write_table(text, name, rows)
+    write_table(text, name, rows)
     return text.getvalue()
 
 
@@ -275,6 +279,17 @@ def write_map(volume: Volume, path: str) -> None:
         mrc.set_data(voxels.reshape(voxels.shape[-3:]))
         mrc.set_volume()
         mrc.voxel_size = volume.getSamplingRate()
+
+
+def half_volumes(volume: Volume) -> list[Volume]:
+    """The half maps of a volume that has them, as volumes of its sampling rate."""
+    halves = []
+    for path in volume.getHalfMaps().split(","):
+        half = Volume()
+        half.setFileName(path)
+        half.setSamplingRate(volume.getSamplingRate())
+        halves.append(half)
+    return halves
 
 
 # ---------------------------------------------------------------- results to Scipion

@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be said about one setting; `unit` is shown beside the value; `word` may stand in place of a number."""
+    """What may be said about one setting; `unit` is shown beside the value; `word` may stand in place of a number.
+
+    label: what a form calls it where its name would say too little.
+    """
 
     help: str
     unit: str = ""
@@ -21,6 +24,7 @@ class Choice:
     maximum: float | None = None
     options: tuple[str, ...] = ()
     word: str = ""
+    label: str = ""
     advanced: bool = False
 
 
@@ -92,7 +96,8 @@ class SearchSettings:
         "by FAISS), 'exact' (every coefficient), 'PCA128', 'PCA64', 'IVFPQ48' and 'IVFPQ32' (48 and 32 bytes a reference), "
         "'SQ8', 'SQfp16', or any FAISS factory string such as 'IVF1024,Flat' or 'PCA64,IVF,SQ8'. 'IVF' without a number takes "
         "as many lists as suit the references.", advanced=True)
-    nprobe: int = choice(64, "Lists visited by an inverted-file (IVF) recipe.", minimum=1, advanced=True)
+    nprobe: int = choice(64, "Lists visited by an inverted-file (IVF) recipe.",
+        label="Lists visited (nprobe)", minimum=1, advanced=True)
     components: int = choice(
         512, "Principal components in which references and particles are compared, at most; 0 compares every coefficient. "
         "Fewer are faster and lose particles where images are noisy. Recipes that name a number of their own keep it.",
@@ -106,10 +111,10 @@ class SearchSettings:
         options=("likelihood", "euclidean", "weighted", "cosine", "pearson"), advanced=True)
     wiener: bool = choice(
         False, "Correct particles for their CTF by a Wiener filter (constant: a tenth of the CTF's mean energy) before "
-        "another metric than the likelihood compares them.", advanced=True)
+        "another metric than the likelihood compares them.", label="Wiener filter", advanced=True)
     rerank: bool = choice(
         True, "Rank and refine what the vector search finds by the exact likelihood. Switched off, its first match is taken "
-        "as it is, on the grid: for comparison, not for results.", advanced=True)
+        "as it is, on the grid: for comparison, not for results.", label="Rerank by likelihood", advanced=True)
     recall_sample: int = choice(
         50, "Particles of each half that are also searched exhaustively, to measure how many the vector search loses; fewer "
         "where that would take more than a few per cent of the search. 0 measures nothing.", minimum=0, advanced=True)
@@ -121,8 +126,10 @@ class PolishSettings:
 
     basins: int = choice(
         8, "Candidates per particle that are refined continuously before the best is taken. More find more of the particles "
-        "whose orientation is hard to tell; lower values save time.", minimum=1, maximum=64, advanced=True)
-    steps: int = choice(8, "Most Levenberg-Marquardt steps per particle and round.", minimum=1, maximum=100, advanced=True)
+        "whose orientation is hard to tell; lower values save time.",
+        label="Basins refined", minimum=1, maximum=64, advanced=True)
+    steps: int = choice(8, "Most Levenberg-Marquardt steps per particle and round.",
+        label="Refinement steps", minimum=1, maximum=100, advanced=True)
     angle_prior: float = choice(
         0.0, "How far the orientations of the input particles may be wrong (standard deviation); they are kept to by so much. "
         "For small parts of a structure, whose particles say little by themselves. 0 leaves orientations free.",
@@ -156,8 +163,8 @@ class MaskSettings:
     """The solvent mask of the reference."""
 
     auto_mask: bool = choice(
-        True, "Without a mask of your own, find the solvent boundary from the current map in each iteration and remove "
-        "the solvent (soft edge) before the next alignment. Switch off for small or membrane proteins whose map is "
+        True, "Without a mask of your own, find the solvent boundary from the map; a refinement does so in each iteration and "
+        "removes the solvent (soft edge) before the next alignment. Switch off for small or membrane proteins whose map is "
         "still too noisy to threshold: a sphere is used then.", advanced=True)
 
 
@@ -168,7 +175,8 @@ class PostprocessSettings:
     bfactor: str = choice(
         "auto", "B-factor of the sharpened map; negative values sharpen, 0 leaves the amplitudes as they are. 'auto' fits a "
         "line to the Guinier plot between 10 A and the resolution (Rosenthal and Henderson 2003), and leaves maps alone that "
-        "do not reach far enough beyond 10 A.", unit="A^2", minimum=-2000.0, maximum=2000.0, word="auto", advanced=True)
+        "do not reach far enough beyond 10 A.",
+        label="B-factor", unit="A^2", minimum=-2000.0, maximum=2000.0, word="auto", advanced=True)
 
     overfitting_guard: bool = choice(
         False, "At the end, refine again for a few local iterations with images whose phases are random beyond a limit, and "
@@ -260,7 +268,7 @@ class ModelSettings:
     symmetry: str = symmetry_choice()
     count: int = choice(
         1, "Maps to find at once; each particle goes to the map it fits best. More than one parts particles that differ a "
-        "lot, and gives what is no particle a place to go.", minimum=1, maximum=20)
+        "lot, and gives what is no particle a place to go.", label="Volumes", minimum=1, maximum=20)
     coarsest_resolution: float = choice(
         40.0, "Resolution at which the search for a map begins.", unit="A", minimum=4.0, advanced=True)
     finest_resolution: float = choice(
@@ -362,7 +370,7 @@ class AlignSettings:
 class ImageSettings:
     """The images to simulate."""
 
-    count: int = choice(1000, "Particles to make.", minimum=1)
+    count: int = choice(1000, "Particles to make.", label="Particles", minimum=1)
     box: int = choice(
         128, "Box of the images, when the particle is an atomic model; a map brings its own. Half as wide again as the "
         "particle leaves room for shifts and for the spread by defocus.", unit="px", minimum=16, maximum=2048)
@@ -371,19 +379,22 @@ class ImageSettings:
         unit="A", minimum=0.1)
     snr: float = choice(
         -10.0, "Signal to noise ratio in decibels: variances, on the area of the projection. -10 is noise of ten times the "
-        "signal, about a good data set of a large particle; -20 is hard, 0 is easy.", unit="dB")
+        "signal, about a good data set of a large particle; -20 is hard, 0 is easy.", label="Signal to noise", unit="dB")
     symmetry: str = choice(
         "C1", "Point group that the model or map has, about RELION's axes. It is checked and noted in the truth; it does not "
         "make anything symmetric.")
     shift_sigma: float = choice(
-        3.0, "Spread of the particles' centres, each axis, cut at three times this.", unit="px", minimum=0.0)
+        3.0, "Spread of the particles' centres, each axis, cut at three times this.",
+        label="Spread of centres", unit="px", minimum=0.0)
     junk: float = choice(
         0.0, "Part of the images that is pure noise, class 2 of the truth: to see what a program does with particles that "
         "are none.", minimum=0.0, maximum=0.99, advanced=True)
     resolution_of_initial: float = choice(
-        50.0, "Low-pass limit of the starting map that is written beside the images.", unit="A", minimum=1.0, advanced=True)
+        50.0, "Low-pass limit of the starting map that is written beside the images.",
+        label="Resolution of the starting map", unit="A", minimum=1.0, advanced=True)
     float16: bool = choice(
-        False, "Store images in half precision (MRC mode 12): half the space, which not every program reads.", advanced=True)
+        False, "Store images in half precision (MRC mode 12): half the space, which not every program reads.",
+        label="Half precision (float16)", advanced=True)
     seed: int = choice(1, "Seed of everything random: poses, defoci, noise.", minimum=0, advanced=True)
 
 
@@ -399,7 +410,7 @@ class MicroscopeSettings:
     astigmatism: float = choice(
         300.0, "Spread of the difference between the two defoci.", unit="A", minimum=0.0, advanced=True)
     voltage: float = choice(300.0, "Acceleration voltage.", unit="kV", minimum=1.0, advanced=True)
-    cs: float = choice(2.7, "Spherical aberration.", unit="mm", minimum=0.0, advanced=True)
+    cs: float = choice(2.7, "Spherical aberration.", label="Spherical aberration", unit="mm", minimum=0.0, advanced=True)
     amplitude_contrast: float = choice(0.1, "Amplitude contrast.", minimum=0.0, maximum=1.0, advanced=True)
     optics: str = choice(
         "", "STAR file (RELION 3.1 or later) whose optics groups the particles take in turn: their voltage, aberrations, "
@@ -467,7 +478,7 @@ class RelaxationSettings:
         "it; finer detail adds noise and little else.", unit="A", minimum=2.0)
     scatter: bool = choice(
         True, "Forget which mate each particle has in the input: right after a refinement in the symmetry, or where the input "
-        "says little. Switch off to start from poses that already part the mates.")
+        "says little. Switch off to start from poses that already part the mates.", label="Scatter over the mates")
 
 
 @dataclass(frozen=True)

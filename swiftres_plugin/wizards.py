@@ -1,11 +1,15 @@
 """Helpers beside the fields of the form. Every value they set can be typed as well."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyworkflow.object as pwobj
 from pwem.constants import UNIT_ANGSTROM
+from pwem.objects import Volume
 from pwem.wizards import ParticleMaskRadiusWizard
 from pyworkflow.gui import dialog
 from pyworkflow.gui.tree import ListTreeProviderString
+from pyworkflow.protocol import Protocol
 from pyworkflow.wizard import Wizard
 
 from swiftres_plugin import convert
@@ -66,27 +70,34 @@ class SwiftresDiameterWizard(ParticleMaskRadiusWizard):
 class SwiftresResolutionWizard(Wizard):
     """Choose a resolution from what the half maps of the volume agree on."""
 
-    _targets = [(ProtSwiftres, ["initialResolution"]), (ProtSwiftresAlign, ["resolution"])]
+    _targets = [(ProtSwiftres, ["initialResolution"]), *((kind, ["resolution"]) for kind in (
+        ProtSwiftresAlign, ProtSwiftresClassify, ProtSwiftresRelax))]
 
     def show(self, form, *params):
-        choices = self.choices(form.protocol)
-        if not choices:
-            dialog.showWarning("Resolution", "None of the volumes has half maps to measure a resolution from. Type the "
-                               "resolution that you know.", form.root)
+        volume = next(measurable(form.protocol), None)
+        if volume is None:
+            dialog.showWarning("Resolution", "No volume of this form, or of the run that gave the particles, has half maps to "
+                               "measure a resolution from. Type the resolution that you know.", form.root)
             return
+        choices = resolutions(volume, to_begin_with=form.wizParamName == "initialResolution")
         provider = ListTreeProviderString([pwobj.String(f"{value:.1f} A: {reason}") for value, reason in choices])
         chooser = dialog.ListDialog(form.root, "Resolution", provider, "From the FSC of the half maps, without a mask",
                                     selectmode="browse", selectOnDoubleClick=True)
         if chooser.values:
             form.setVar(form.wizParamName, float(chooser.values[0].get().split()[0]))
 
-    @staticmethod
-    def choices(protocol) -> list[tuple[float, str]]:
-        """(angstroms, why) by the first volume that has half maps; none when no volume has."""
-        volume = next((one for one in protocol._volumes() if one.hasHalfMaps()), None)
-        if volume is None:
-            return []
-        curves = convert.half_map_curve(volume)
-        limits = [convert.resolution_a(curves, "unmasked", threshold) for threshold in (0.143, 0.5)]
-        return [(limits[0], "FSC 0.143, all that the volume holds"), (limits[1], "FSC 0.5, what it holds for sure"),
-                (3 * limits[0], "3 times FSC 0.143, to start without bias")]
+
+def measurable(protocol: Protocol) -> Iterator[Volume]:
+    """Volumes with half maps: those of the form first, then those of the run that gave the particles."""
+    given = [protocol.inputVolume.get()] if protocol.hasAttribute("inputVolume") else protocol._volumes()
+    maker = protocol.inputParticles.getObjValue()
+    made = [one for _, one in maker.iterOutputAttributes(Volume)] if isinstance(maker, Protocol) else []
+    return (one for one in (*given, *made) if one is not None and one.hasHalfMaps())
+
+
+def resolutions(volume: Volume, to_begin_with: bool) -> list[tuple[float, str]]:
+    """(angstroms, why) by the half maps of the volume; `to_begin_with` adds one for a refinement's first iteration."""
+    curves = convert.half_map_curve(volume)
+    limits = [convert.resolution_a(curves, "unmasked", threshold) for threshold in (0.143, 0.5)]
+    first = [(3 * limits[0], "3 times FSC 0.143, to start without bias")] if to_begin_with else []
+    return [(limits[0], "FSC 0.143, all that the volume holds"), (limits[1], "FSC 0.5, what it holds for sure"), *first]

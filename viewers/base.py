@@ -8,6 +8,7 @@ from subprocess import CalledProcessError
 from matplotlib import pyplot
 from pwem.viewers import EmPlotter, EmProtocolViewer
 from pyworkflow.protocol import params
+from pyworkflow.utils import getListFromRangeString
 from pyworkflow.viewer import DESKTOP_TKINTER, View
 
 from swiftres_plugin.viewers.run_files import RunFiles, existing
@@ -19,28 +20,35 @@ FAILURES = (FileNotFoundError, ValueError, CalledProcessError)
 
 
 class PictureViewer(EmProtocolViewer):
-    """A viewer defines `_pictures()` and, for what is no picture, `_others()`: what to make, by the name of its button."""
+    """A viewer defines its form; `_addPicture` and `_addView` put a button there and keep what it makes, by its name."""
 
     _environments = [DESKTOP_TKINTER]
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._pictures: dict[str, Callable[[], EmPlotter]] = {}
+        self._views: dict[str, Callable[[], View]] = {}
 
     @classmethod
     def getClassLabel(cls, prependPackageName=True):
         """The protocol's own name, where Scipion would put that of the Python package before it."""
         return cls._label
 
-    def _pictures(self) -> dict[str, Callable[[], EmPlotter]]:
-        raise NotImplementedError
+    def _addPicture(self, group, name: str, draw: Callable[[], EmPlotter], label: str, help: str = "") -> None:
+        group.addParam(name, params.LabelParam, label=label, help=(help + SAVING).strip())
+        self._pictures[name] = draw
 
-    def _others(self) -> dict[str, Callable[[], View]]:
-        return {}
+    def _addView(self, group, name: str, make: Callable[[], View], label: str, help: str = "") -> None:
+        """A button for what is no picture of ours and is not saved with them."""
+        group.addParam(name, params.LabelParam, label=label, help=help)
+        self._views[name] = make
 
     def _addSaving(self, form) -> None:
-        form.addParam("savePictures", params.LabelParam, label="Save every picture of this form",
-                      help="As PNG and PDF, in the folder 'pictures' of the protocol, with the choices made above.")
+        self._addView(form, "savePictures", self._savePictures, "Save every picture of this form",
+                      "As PNG and PDF, in the folder 'pictures' of the protocol, with the choices made above.")
 
     def _getVisualizeDict(self):
-        shown = {name: self._orMessage(make) for name, make in {**self._pictures(), **self._others()}.items()}
-        return {**shown, "savePictures": lambda _parameter=None: [self._savePictures()]}
+        return {name: self._orMessage(make) for name, make in {**self._pictures, **self._views}.items()}
 
     def _orMessage(self, make: Callable[[], View]) -> Callable:
         """What `make` makes, or a message when its file is not there (yet) or a field cannot be understood."""
@@ -55,7 +63,7 @@ class PictureViewer(EmProtocolViewer):
         """Save what can be made, and tell where, and why the rest could not."""
         folder, saved, missing = self.protocol._getExtraPath("pictures"), [], []
         os.makedirs(folder, exist_ok=True)
-        for name, make in self._pictures().items():
+        for name, make in self._pictures.items():
             picture = name.removeprefix("show").lower()
             try:
                 figure = make().figure
@@ -76,6 +84,26 @@ class PictureViewer(EmProtocolViewer):
     def _result(self, name: str) -> str:
         """Path of a file in the folder of the run; raises `FileNotFoundError` when it is not there."""
         return existing(self.protocol._getRunPath(name))
+
+    def _titled(self, text: str) -> str:
+        """The title of a picture; viewers that show one of several things say which."""
+        return text
+
+    def _hasClasses(self) -> bool:
+        """Whether there are several classes, of which one is shown."""
+        return False
+
+    def _shownClass(self) -> int:
+        """Number of the class that is shown."""
+        return 1
+
+
+def numbers_in(text: str | None) -> list[int]:
+    """Sorted numbers of a text such as 1,4-7; none of an empty one. Raises `ValueError` where it cannot be read."""
+    try:
+        return sorted(set(getListFromRangeString(text))) if text and text.strip() else []
+    except ValueError:
+        raise ValueError(f"'{text}' is no list of numbers: give numbers and ranges such as 1,4-7.") from None
 
 
 def reason(error: Exception) -> str:

@@ -57,6 +57,7 @@ class ClassPicker:
         self._button.on_clicked(self._press)
         self._text = figure.text(0.01, 0.3 * below, "", fontsize=9)
         figure.canvas.mpl_connect("button_press_event", self._click)
+        figure.controls = [self]  # matplotlib's buttons live as long as something holds them
         self._show()
 
     def _click(self, event) -> None:

@@ -5,13 +5,16 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mrcfile
 import numpy as np
 import pyworkflow.utils as pwutils
 from emtable import Table
+from pyworkflow.project.project import PROJECT_RUNS
 from scipy import ndimage
 
+from swiftres_plugin import convert
 from swiftres_plugin.plugin import Plugin
 
 SCORE = "rlnLogLikeliContribution"
@@ -44,38 +47,43 @@ def read_pairs(star: str, map_path: str, folder: str, count: int, class_number: 
     if not ordered:
         raise ValueError(f"Class {class_number} holds no particle.")
     ranks = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
-    chosen = [ordered[rank] for rank in ranks]
+    chosen = [located(ordered[rank], os.path.dirname(star)) for rank in ranks]
     os.makedirs(folder, exist_ok=True)
     selection, stack = os.path.join(folder, "gallery.star"), os.path.join(folder, "gallery.mrcs")
-    write_selection(selection, optics, rows, chosen)
+    write_selection(selection, optics, chosen)
     program, line = Plugin.getEngineCommand(
         ["project", "--map", map_path, "--particles", selection, "--output", stack, "--ctf"])
     pwutils.runJob(None, program, line, env=Plugin.getEnviron())
     with mrcfile.open(stack, permissive=True) as mrc:
         predicted = mrc.data.astype(np.float32).reshape(len(chosen), *mrc.data.shape[-2:])
-    images = read_images([row.rlnImageName for row in chosen], os.path.dirname(star))
-    score = np.array([float(getattr(row, SCORE)) for row in chosen]) if scored else None
+    images = read_images([row["rlnImageName"] for row in chosen])
+    score = np.array([float(row[SCORE]) for row in chosen]) if scored else None
     return Pairs(images, predicted, score, ranks + 1, len(ordered))
 
 
-def write_selection(path: str, optics: Table, rows: Table, chosen: Sequence) -> None:
+def located(row: Any, folder: str) -> dict[str, str]:
+    """A row of particles with its stack as it is found from here: as named, beside the STAR file in `folder`, or, in a
+    project that was moved, below the runs of this one."""
+    index, at, stack = row.rlnImageName.rpartition("@")
+    stack = re.sub(r":mrcs?$", "", stack)
+    in_project = stack[stack.rfind(f"/{PROJECT_RUNS}/") + 1:]
+    places = (stack, os.path.join(folder, stack), in_project)
+    return {**row._asdict(), "rlnImageName": f"{index}{at}{next(filter(os.path.exists, places), stack)}"}
+
+
+def write_selection(path: str, optics: Table, chosen: Sequence[dict[str, str]]) -> None:
     """A STAR file of the rows `chosen`."""
-    selected = Table(columns=list(rows.getColumns()))
-    for row in chosen:
-        selected.addRow(*row)
     with open(path, "w") as file:
-        optics.writeStar(file, tableName="optics")
-        selected.writeStar(file, tableName="particles")
+        convert.write_table(file, "optics", [row._asdict() for row in optics])
+        convert.write_table(file, "particles", chosen)
 
 
-def read_images(names: Sequence[str], folder: str) -> np.ndarray:
-    """(K, n, n) images named as in STAR files, `000001@stack.mrcs`; paths from the current folder or from `folder`."""
+def read_images(names: Sequence[str]) -> np.ndarray:
+    """(K, n, n) images named as in STAR files, `000001@stack.mrcs`."""
     images = []
     for name in names:
         index, _, stack = name.rpartition("@")
-        stack = re.sub(r":mrcs?$", "", stack)
-        path = stack if os.path.exists(stack) else os.path.join(folder, stack)
-        with mrcfile.mmap(path, permissive=True) as mrc:
+        with mrcfile.mmap(stack, permissive=True) as mrc:
             images.append(np.array(mrc.data[int(index) - 1] if mrc.data.ndim == 3 else mrc.data, dtype=np.float32))
     return np.stack(images)
 

@@ -39,7 +39,7 @@ def plot_slices(voxels: np.ndarray, pixel_size_a: float, title: str) -> EmPlotte
             frame.tick_params(labelsize=7)
             if kind == "slice":
                 slices.append(shown)
-    arranged(plotter, bottom=0.17)
+    arranged(plotter, bottom=0.17, top=0.9, left=0.06, right=0.98, wspace=0.12, hspace=0.25)
     control_slices(plotter, slices, voxels, pixel_size_a)
     return plotter
 

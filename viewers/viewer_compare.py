@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 from pwem.viewers import EmPlotter
-from pyworkflow.protocol import params
 
 from swiftres_plugin import convert
 from swiftres_plugin.protocols import ProtSwiftresCompare
 from swiftres_plugin.viewers import pictures
-from swiftres_plugin.viewers.base import SAVING, PictureViewer
+from swiftres_plugin.viewers.base import PictureViewer
 from swiftres_plugin.viewers.run_files import existing
 
 
@@ -19,13 +18,10 @@ class SwiftresCompareViewer(PictureViewer):
 
     def _defineParams(self, form):
         form.addSection("Results")
-        form.addParam("showDifferences", params.LabelParam, label="Differences of the poses",
-                      help="Histograms of angle and shift, both together, and the share of particles below each. Dashed "
-                           "lines: the limits of the protocol." + SAVING)
+        self._addPicture(form, "showDifferences", self._drawDifferences, "Differences of the poses",
+                         "Histograms of angle and shift, both together, and the share of particles below each. Dashed "
+                         "lines: the limits of the protocol.")
         self._addSaving(form)
-
-    def _pictures(self):
-        return {"showDifferences": self._drawDifferences}
 
     def _drawDifferences(self) -> EmPlotter:
         found = convert.read_differences(existing(self.protocol._differencesFile()))

@@ -4,19 +4,18 @@ from __future__ import annotations
 import json
 
 from pwem.viewers import EmPlotter
-from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout
 from swiftres_plugin.protocols import ProtSwiftresPostprocess
 from swiftres_plugin.viewers import pictures
-from swiftres_plugin.viewers.base import SAVING, PictureViewer
-from swiftres_plugin.viewers.parts import DIFFERENCE, HALVES, MapPart, ParticlePart
+from swiftres_plugin.viewers.base import PictureViewer
+from swiftres_plugin.viewers.parts import DIFFERENCE, HALVES, FscPart, MapPart, ParticlePart
 from swiftres_plugin.viewers.run_files import existing, read_map
 
 SHARPENED = "sharpened map"
 
 
-class SwiftresPostprocessViewer(MapPart, ParticlePart, PictureViewer):
+class SwiftresPostprocessViewer(MapPart, FscPart, ParticlePart, PictureViewer):
     """The sharpened map, and how well it is resolved: overall, at each place and by direction."""
 
     _label = "swiftres - post-process: results"
@@ -26,30 +25,19 @@ class SwiftresPostprocessViewer(MapPart, ParticlePart, PictureViewer):
     def _defineParams(self, form):
         form.addSection("Results")
         self._addMaps(form)
-        form.addParam("showLocalResolution", params.LabelParam, label="Surface coloured by local resolution")
-        form.addParam("showFsc", params.LabelParam, label="Fourier shell correlation", help=SAVING.strip())
-        form.addParam("showGuinier", params.LabelParam, label="Guinier plot",
-                      help="The amplitudes of the average, weighted by the FSC, and the line whose slope is the B-factor.")
-        form.addParam("showDirectional", params.LabelParam, label="Resolution by direction",
-                      help="The spread of the FSC in cones over all directions, and on the sphere where each falls to 0.5.")
+        self._addPicture(form, "showLocalResolution", self._drawLocalResolution, "Surface coloured by local resolution")
+        self._addFsc(form)
+        self._addPicture(form, "showGuinier", self._drawGuinier, "Guinier plot",
+                         "The amplitudes of the average, weighted by the FSC, and the line whose slope is the B-factor.")
+        self._addPicture(form, "showDirectional", self._drawDirectional, "Resolution by direction",
+                         "The spread of the FSC in cones over all directions, and on the sphere where each falls to 0.5.")
         if self.protocol.inputParticles.get() is not None:
             self._addDirections(form)
         self._addSaving(form)
 
-    def _pictures(self):
-        views = {} if self.protocol.inputParticles.get() is None else {"showDirections": self._drawDirections}
-        return {**self._mapPictures(), "showLocalResolution": self._drawLocalResolution, "showFsc": self._drawFsc,
-                "showGuinier": self._drawGuinier, "showDirectional": self._drawDirectional, **views}
-
-    def _others(self):
-        return self._mapPrograms()
-
     def _drawLocalResolution(self) -> EmPlotter:
         local = read_map(self._result(layout.LOCAL_RESOLUTION)).voxels
         return pictures.plot_surface(read_map(self._mapFile(SHARPENED)).voxels, "local resolution", local)
-
-    def _drawFsc(self) -> EmPlotter:
-        return pictures.plot_fsc(convert.read_curves(self._result(layout.FSC)), "Fourier shell correlation")
 
     def _drawGuinier(self) -> EmPlotter:
         with open(self._result(layout.POSTPROCESS)) as file:
@@ -69,5 +57,5 @@ class SwiftresPostprocessViewer(MapPart, ParticlePart, PictureViewer):
     def _particlesFile(self) -> str:
         return self.protocol._particlesFile()
 
-    def _titled(self, text: str) -> str:
-        return text
+    def _fscFile(self) -> str:
+        return self._result(layout.FSC)

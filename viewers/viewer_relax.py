@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 from pwem.viewers import EmPlotter
-from pyworkflow.protocol import params
 
 from swiftres_plugin import convert, layout
 from swiftres_plugin.protocols import ProtSwiftresRelax
 from swiftres_plugin.viewers import pictures
-from swiftres_plugin.viewers.base import SAVING, PictureViewer
+from swiftres_plugin.viewers.base import PictureViewer
 
 
 class SwiftresRelaxViewer(PictureViewer):
@@ -19,18 +18,15 @@ class SwiftresRelaxViewer(PictureViewer):
 
     def _defineParams(self, form):
         form.addSection("Results")
-        form.addParam("showProbability", params.LabelParam, label="Probability of the chosen mates",
-                      help="A peak at 1: the particles know where they belong. All near one over the order of the group: they "
-                           "do not." + SAVING)
-        form.addParam("showMates", params.LabelParam, label="Particles at each mate",
-                      help="Numbers of the operators that took the input poses to the output. Even after a refinement in the "
-                           "symmetry, which chose among the mates by chance.")
-        form.addParam("showRounds", params.LabelParam, label="Course of the relaxation",
-                      help="Share of the particles that changed their mate in each round: it should fall to nothing.")
+        self._addPicture(form, "showProbability", self._drawProbability, "Probability of the chosen mates",
+                         "A peak at 1: the particles know where they belong. All near one over the order of the group: they "
+                         "do not.")
+        self._addPicture(form, "showMates", self._drawMates, "Particles at each mate",
+                         "Numbers of the operators that took the input poses to the output. Even after a refinement in the "
+                         "symmetry, which chose among the mates by chance.")
+        self._addPicture(form, "showRounds", self._drawRounds, "Course of the relaxation",
+                         "Share of the particles that changed their mate in each round: it should fall to nothing.")
         self._addSaving(form)
-
-    def _pictures(self):
-        return {"showProbability": self._drawProbability, "showMates": self._drawMates, "showRounds": self._drawRounds}
 
     def _drawProbability(self) -> EmPlotter:
         return pictures.plot_histograms({"posterior probability of the mate": self._column(convert.MATE_PROBABILITY)},

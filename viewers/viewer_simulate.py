@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 from pwem.viewers import EmPlotter
-from pyworkflow.protocol import params
 
 from swiftres_plugin import convert
 from swiftres_plugin.protocols import ProtSwiftresSimulate
 from swiftres_plugin.protocols.protocol_simulate import MAPS, PARTICLES
 from swiftres_plugin.viewers import pictures
-from swiftres_plugin.viewers.base import SAVING, PictureViewer
+from swiftres_plugin.viewers.base import PictureViewer
 from swiftres_plugin.viewers.parts import MapPart, ParticlePart
 
 NAMES = {"true map": "outputVolume", "starting map": "outputInitialVolume", "mask": "outputMask"}
@@ -26,23 +25,13 @@ class SwiftresSimulateViewer(MapPart, ParticlePart, PictureViewer):
         form.addSection("Results")
         self._addMaps(form)
         self._addDirections(form)
-        form.addParam("showDefocus", params.LabelParam, label="Defocus of the particles", help="A histogram." + SAVING)
+        self._addPicture(form, "showDefocus", self._drawDefocus, "Defocus of the particles", "A histogram.")
         self._addGallery(form)
         self._addSaving(form)
-
-    def _pictures(self):
-        return {**self._mapPictures(), "showDirections": self._drawDirections, "showDefocus": self._drawDefocus,
-                "showGallery": self._drawGallery}
-
-    def _others(self):
-        return self._mapPrograms()
 
     def _drawDefocus(self) -> EmPlotter:
         columns = convert.read_columns(self._particlesFile(), DEFOCUS)
         return pictures.plot_histograms({"defocus (A)": sum(columns.values()) / len(columns)}, "Defocus")
-
-    def _drawGallery(self) -> EmPlotter:
-        return self._drawPairs(self._mapFile("true map"), 1)
 
     def _mapFile(self, name: str) -> str:
         _, file = MAPS[NAMES[name]]
@@ -50,6 +39,3 @@ class SwiftresSimulateViewer(MapPart, ParticlePart, PictureViewer):
 
     def _particlesFile(self) -> str:
         return self._result(PARTICLES)
-
-    def _titled(self, text: str) -> str:
-        return text

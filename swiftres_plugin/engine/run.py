@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import platform
 import resource
 import shutil
@@ -211,8 +212,7 @@ def open_run(output: Path, changes: dict[str, dict[str, object]],
         asked = json.loads((output / layout.SETTINGS).read_text())
         for branch, values in changes.items():
             asked["settings"][branch].update(values)
-        files = asked["inputs"]
-        inputs = Inputs(files["particles"], tuple(files["references"]), files["mask"])
+        inputs = found_again(Inputs(**asked["inputs"]), Path(asked.get("folder", output)), output)
         settings = RefineSettings.from_dict(asked["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{output}: this folder holds no run that can go on ({error})") from error
@@ -225,6 +225,18 @@ def open_run(output: Path, changes: dict[str, dict[str, object]],
         raise StateError(f"{inputs.particles}: holds {len(opened.particles)} particles, "
                          f"the run in {output} has {len(state.half)}")
     return opened, settings, state
+
+
+def found_again(inputs: Inputs, before: Path, now: Path) -> Inputs:
+    """The files of a run that lay in the folder `before`: those that are gone are looked for beside the folder `now`.
+
+    So a project that was moved or copied as a whole goes on.
+    """
+    def place(path: str) -> str:
+        beside = Path(os.path.normpath(now.resolve() / os.path.relpath(path or ".", before)))
+        return str(beside) if path and not Path(path).exists() and beside.exists() else path
+
+    return Inputs(place(inputs.particles), tuple(map(place, inputs.references)), place(inputs.mask))
 
 
 def as_before(opened: Opened, checkpoint: Path) -> Opened:
@@ -319,7 +331,7 @@ def asked_for(inputs: Inputs, settings: RefineSettings) -> dict:
 
 def write_asked(inputs: Inputs, settings: RefineSettings, output: Path) -> None:
     """Keep what was asked for; only now, when every image has been read, is there a run to go on with."""
-    write_json(output / layout.SETTINGS, asked_for(inputs, settings))
+    write_json(output / layout.SETTINGS, {"folder": str(output.resolve()), **asked_for(inputs, settings)})
 
 
 def warn_of_faiss(reporter: Reporter) -> None:

@@ -46,13 +46,16 @@ def projections(truth: Truth, centres_a: np.ndarray = CENTRES_A, heights: np.nda
     return depth * np.einsum("b,nby,nbx->nyx", heights, lines[..., 1], lines[..., 0])
 
 
-def apply_ctf(images: np.ndarray, defocus_a: np.ndarray) -> np.ndarray:
-    """CTF of round defocus at 300 kV, 2.7 mm, 0.1 (docs/conventions.md)."""
+def apply_ctf(images: np.ndarray, defocus_a: np.ndarray, voltage_kv: np.ndarray | float = 300.0,
+              flipped: bool = False) -> np.ndarray:
+    """CTF of round defocus at 2.7 mm, 0.1 (docs/conventions.md), of the voltage of each; `flipped`: its absolute value."""
     k = np.fft.fftfreq(BOX_PX, PIXEL_SIZE_A)
     k2 = k[:, None] ** 2 + k[None, :] ** 2
-    wave_a = 12.2643247 / np.sqrt(300e3 * (1 + 0.978466e-6 * 300e3))
+    volts = 1e3 * np.broadcast_to(voltage_kv, len(images))[:, None, None]
+    wave_a = 12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts))
     chi = np.pi * wave_a * defocus_a[:, None, None] * k2 - np.pi / 2 * 2.7e7 * wave_a**3 * k2**2
-    return np.fft.ifft2(np.fft.fft2(images) * np.sin(chi + np.arcsin(0.1))).real
+    ctf = np.sin(chi + np.arcsin(0.1))
+    return np.fft.ifft2(np.fft.fft2(images) * (np.abs(ctf) if flipped else ctf)).real
 
 
 def acquisition(voltage: float = 300.0) -> Acquisition:

@@ -19,10 +19,12 @@ from swiftres_plugin import convert, layout  # noqa: E402
 from swiftres_plugin.protocols import (  # noqa: E402
     ProtSwiftres,
     ProtSwiftresAlign,
+    ProtSwiftresClassify,
     ProtSwiftresCompare,
     ProtSwiftresInitialModel,
     ProtSwiftresPostprocess,
     ProtSwiftresReconstruct,
+    ProtSwiftresRelax,
     ProtSwiftresSimulate,
 )
 
@@ -298,6 +300,23 @@ def test_the_engine_was_asked_what_the_form_says(work):
     report = json.loads(Path(work.aligned._getRunPath(layout.RUN)).read_text())
     assert report["settings"]["target"] == {"resolution": 20.0, "symmetry": "C1", "alignment": "local"}
     assert report["settings"]["preprocess"]["diameter"] == 150.0
+
+
+def test_the_resolution_wizard_measures_volumes_of_the_form_and_then_those_of_the_particles(work):
+    from swiftres_plugin.wizards import measurable, resolutions
+
+    def first(kind, **pointers):
+        found = next(measurable(new(work.project, kind, "wizard", **pointers)), None)
+        return found and found.getFileName()
+
+    refined = {"inputParticles": (work.refined, "outputParticles")}
+    for kind in (ProtSwiftresRelax, ProtSwiftresClassify):
+        assert first(kind, **refined) == work.refined.outputVolume.getFileName()
+    made = first(ProtSwiftresRelax, **refined, inputVolume=(work.reconstructed, "outputVolume"))
+    assert made == work.reconstructed.outputVolume.getFileName()
+    assert first(ProtSwiftresClassify, inputParticles=(work.simulated, "outputParticles")) is None
+    found = [value for value, _ in resolutions(work.reconstructed.outputVolume, to_begin_with=True)]
+    assert 2 * phantom.PIXEL_SIZE_A <= found[0] < found[1] < found[2] == 3 * found[0]
 
 
 # What each viewer draws, and how many axes that has: sliders and colour bars count.

@@ -130,8 +130,8 @@ def test_the_viewer_shows_averages_and_makes_a_subset_of_those_clicked(work, mon
     create = viewer_classify2d.create_subset
     monkeypatch.setattr(viewer_classify2d, "create_subset",
                         lambda protocol, numbers: launched.append(create(protocol, numbers, wait=True)))
-    (plotter,) = viewer._viewClasses()
-    picker = viewer._picker
+    (plotter,) = viewer._getVisualizeDict()["showClasses"]()
+    (picker,) = plotter.figure.controls
     frame = next(frame for frame, number in picker._number_of.items() if number == 1)
     picker._click(SimpleNamespace(inaxes=frame))
     assert picker.chosen == {1, 2}
@@ -150,4 +150,4 @@ def test_the_viewer_refuses_classes_that_are_not_there(work, monkeypatch):
     monkeypatch.setattr(viewer_classify2d, "create_subset", lambda *_: pytest.fail("nothing to create"))
     viewer = made(work, "99")
     monkeypatch.setattr(viewer, "errorMessage", lambda text, title: text)
-    assert "Choose among" in viewer._viewSubset()[0]
+    assert "Choose among" in viewer._getVisualizeDict()["createSubset"]()[0]

@@ -75,8 +75,9 @@ def test_wizards_stand_beside_their_fields(domain, protocol):
     wizards = domain.findWizards(protocols.ProtSwiftresAlign(), pw.wizard.DESKTOP_TKINTER)
     assert set(wizards) == {"symmetry", "diameter", "resolution"}
     for kind, fields in ((protocols.ProtSwiftresInitialModel, {"symmetry", "diameter"}),
-                         (protocols.ProtSwiftresClassify, {"symmetry", "diameter"}),
-                         (protocols.ProtSwiftresRelax, {"symmetry", "diameter"}), (protocols.ProtSwiftresExpand, {"symmetry"}),
+                         (protocols.ProtSwiftresClassify, {"symmetry", "diameter", "resolution"}),
+                         (protocols.ProtSwiftresRelax, {"symmetry", "diameter", "resolution"}),
+                         (protocols.ProtSwiftresExpand, {"symmetry"}),
                          (protocols.ProtSwiftresPostprocess, {"symmetry"}), (protocols.ProtSwiftresSimulate, {"symmetry"})):
         assert set(domain.findWizards(kind(), pw.wizard.DESKTOP_TKINTER)) == fields
 

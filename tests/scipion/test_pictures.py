@@ -1,4 +1,6 @@
 """The viewers' own arithmetic: surfaces, coverage of the sphere, and what their sliders do."""
+import time
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,26 @@ def test_every_button_of_every_viewer_does_something(project, monkeypatch, chime
         buttons = {name for name, param in viewer._definition.iterAllParams() if isinstance(param, LabelParam)}
         assert buttons == set(viewer._getVisualizeDict()), kind
         assert ("showChimera" in buttons) == (chimera and issubclass(kind, parts.MapPart)), kind
+
+
+def test_chimerax_is_offered_where_it_is_installed_and_given_the_map(monkeypatch, tmp_path):
+    """A program of that name in its place stands in for it: the real one cannot be installed everywhere."""
+    from pwem.viewers import Chimera, ChimeraView
+    monkeypatch.setattr(Chimera, "getHome", classmethod(lambda cls: str(tmp_path / "chimerax")))
+    monkeypatch.setattr(Chimera, "_program", None)
+    assert not parts.has_chimera()
+    program, asked = tmp_path / "chimerax" / "bin" / "ChimeraX", tmp_path / "asked"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{asked}.part" && mv "{asked}.part" "{asked}"\n')
+    program.chmod(0o755)
+    assert parts.has_chimera()
+    shown = tmp_path / "a map.mrc"
+    ChimeraView(str(shown)).show()
+    end = time.monotonic() + 20  # it is started and not waited for
+    while not asked.exists():
+        assert time.monotonic() < end, "ChimeraX was not started"
+        time.sleep(0.05)
+    assert asked.read_text() == f"{shown}\n"
 
 
 def test_chimerax_opens_files_only(project, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote, urlparse
 
 import mrcfile
 import numpy as np
@@ -16,7 +17,7 @@ import pyworkflow as pw  # noqa: E402
 from pwem.objects import FSC, SetOfParticles, Volume  # noqa: E402
 from pwem.protocols import ProtImportMask, ProtImportParticles, ProtImportVolumes  # noqa: E402
 from pyworkflow.object import Pointer  # noqa: E402
-from pyworkflow.project import Manager  # noqa: E402
+from pyworkflow.project import Manager, Project  # noqa: E402
 from pyworkflow.protocol import MODE_RESUME  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
@@ -57,7 +58,7 @@ def new_refinement(project, imported, **choices):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A project with imported data and one finished refinement; other tests look at it."""
-    folder = tmp_path_factory.mktemp("workflow")
+    folder = tmp_path_factory.mktemp("études de β-gal")  # paths of users hold spaces and letters of all kinds
     truth, sqlite = phantom.write_data(folder, COUNT)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -254,7 +255,7 @@ def test_every_field_of_the_viewer_has_its_picture(viewer):
     from pyworkflow.protocol.params import LabelParam
     fields = {name for name, param in viewer._definition.iterAllParams() if isinstance(param, LabelParam)}
     assert fields - {"showChimera"} == set(viewer._getVisualizeDict()) - {"showChimera"}  # offered where it is installed
-    assert set(viewer._pictures()) == {*PICTURES, *OF_THE_ENGINE}
+    assert set(viewer._pictures) == {*PICTURES, *OF_THE_ENGINE}
 
 
 def test_viewer_says_what_is_not_there(work, viewer):
@@ -267,7 +268,7 @@ def test_viewer_says_what_is_not_there(work, viewer):
     for text in ("9", "1-x"):
         viewer.iterationList.set(text)
         (view,) = show["showFscOfIterations"]()
-        assert isinstance(view, MessageView) and "iteration" in view._msg
+        assert isinstance(view, MessageView) and ("no iteration" in view._msg or "no list of numbers" in view._msg)
     viewer.iteration.set(77)
     (view,) = show["showSlices"]()
     assert isinstance(view, MessageView)
@@ -290,10 +291,49 @@ def test_the_gallery_pairs_particles_with_their_own_reprojections(work):
     assert (likeness.argmax(axis=1) == np.arange(len(likeness))).mean() > 0.9
 
 
+def test_the_gallery_finds_the_images_of_a_project_that_was_moved(work, tmp_path):
+    """The engine names stacks by their full path, which is no more; below the runs of the project they are still there."""
+    from swiftres_plugin.viewers.gallery import read_pairs
+
+    run, star = work.protocol._getRunPath, tmp_path / "particles.star"
+    star.write_text(Path(run(layout.PARTICLES)).read_text().replace(str(Path.cwd()), "/somewhere else/project"))
+    pairs = read_pairs(str(star), run(layout.map_name()), str(tmp_path), 3)
+    again = read_pairs(run(layout.PARTICLES), run(layout.map_name()), str(tmp_path), 3)
+    np.testing.assert_array_equal(pairs.images, again.images)
+
+
+@pytest.mark.slow
+def test_a_project_that_was_moved_goes_on(work, tmp_path, monkeypatch):
+    """Copied elsewhere, and its old place gone: one more iteration follows those that are there."""
+    moved, hidden = tmp_path / "moved project", Path(f"{work.project.path} hidden")
+    shutil.copytree(work.project.path, moved, symlinks=True)
+    first = moved / work.protocol._getRunPath(layout.iteration_name(1), layout.STATE)
+    written = first.stat().st_mtime_ns
+    Path(work.project.path).rename(hidden)
+    try:
+        with monkeypatch.context() as patch:
+            patch.chdir(moved)
+            project = Project(pw.Config.getDomain(), str(moved))
+            project.load()
+            protocol = project.getProtocol(work.protocol.getObjId())
+            protocol.iterations.set(3)
+            protocol.runMode.set(MODE_RESUME)
+            launch(project, protocol)
+            assert protocol.outputFSCs.getSize() == 3 and first.stat().st_mtime_ns == written
+    finally:
+        hidden.rename(work.project.path)
+
+
 def test_the_summary_leads_to_the_report(work):
     (line,) = [text for text in work.protocol.summary() if layout.REPORT in text]
     path = Path(re.search(r"\[\[(.+?)\]\[", line).group(1))
     assert path.is_absolute() and "Fourier shell correlation" in path.read_text(encoding="utf-8")
+
+
+def test_the_report_opens_at_an_address_that_browsers_read(work, viewer):
+    (page,) = viewer._getVisualizeDict()["showReport"]()
+    assert page.address.isascii() and " " not in page.address
+    assert Path(unquote(urlparse(page.address).path)).samefile(work.protocol._getRunPath(layout.REPORT))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
 const CHART = {width: 540, height: 300, left: 54, right: 14, top: 10, bottom: 40};
+const LEGEND = {columns: 3, line: 16};
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -85,7 +86,7 @@ function frame(x, y) {
 }
 
 // Lines: [{name, colour, x: [...], y: [...], dash, dots}]; null is a gap. levels: [{at, label}] across the frame.
-function lineChart(x, y, lines, levels = [], legendOnLeft = false) {
+function lineChart(x, y, lines, levels = []) {
   const {svg, toX, toY} = frame(x, y);
   for (const level of levels) {
     svg.append(shape("line", {x1: toX(x.low), x2: toX(x.high), y1: toY(level.at), y2: toY(level.at), stroke: "#666",
@@ -104,29 +105,20 @@ function lineChart(x, y, lines, levels = [], legendOnLeft = false) {
     svg.append(shape("path", {d: path, fill: "none", stroke: line.colour, "stroke-width": 1.8,
                               "stroke-dasharray": line.dash || "none"}));
   }
-  legend(svg, lines.filter(line => line.name), legendOnLeft);
+  legend(svg, lines.filter(line => line.name));
   return svg;
 }
 
-// Names of lines, in the upper right corner or, where curves fall to the right, low on the left.
-function legend(svg, entries, onLeft = false) {
+// Names of lines, below the frame, where no curve can be; the picture grows by their rows.
+function legend(svg, entries) {
+  const wide = (CHART.width - CHART.left) / LEGEND.columns, rows = Math.ceil(entries.length / LEGEND.columns);
   entries.forEach((entry, i) => {
-    const y = onLeft ? CHART.height - CHART.bottom - 72 - 15 * (entries.length - 1 - i) : CHART.top + 12 + 15 * i;
-    const x = onLeft ? CHART.left + 28 : CHART.width - CHART.right - 8, aside = onLeft ? 6 : -26;
-    const text = shape("text", {x: x + aside, y: y + 4, "text-anchor": onLeft ? "start" : "end"}, entry.name);
-    svg.append(shape("line", {x1: x - 20, x2: x, y1: y, y2: y, stroke: entry.colour, "stroke-width": 2,
-                              "stroke-dasharray": entry.dash || "none"}), text);
+    const x = CHART.left + wide * (i % LEGEND.columns), y = CHART.height + LEGEND.line * Math.floor(i / LEGEND.columns) + 6;
+    svg.append(shape("line", {x1: x, x2: x + 20, y1: y, y2: y, stroke: entry.colour,
+                              "stroke-width": entry.thick || 2, "stroke-dasharray": entry.dash || "none"}),
+               shape("text", {x: x + 26, y: y + 4}, entry.name));
   });
-}
-
-// Names of colours in a row above the bars.
-function legendRow(svg, entries) {
-  let x = CHART.left + 8;
-  for (const entry of entries) {
-    svg.append(shape("rect", {x, y: CHART.top + 2, width: 10, height: 10, fill: entry.colour}),
-               shape("text", {x: x + 14, y: CHART.top + 11}, entry.name));
-    x += 24 + 5.6 * entry.name.length;
-  }
+  svg.setAttribute("viewBox", `0 0 ${CHART.width} ${CHART.height + LEGEND.line * rows}`);
 }
 
 // Bars over bins: edges (n + 1), counts (n); a mark at the median.
@@ -140,11 +132,8 @@ function histogramChart(one) {
   if (one.median !== null) {
     svg.append(shape("line", {x1: toX(one.median), x2: toX(one.median), y1: CHART.top, y2: toY(0), stroke: COLOURS[1],
                               "stroke-width": 2}));
-    legend(svg, [{name: `median ${shortNumber(one.median)}`, colour: COLOURS[1]}]);
-    if (one.left_out) {
-      svg.append(shape("text", {x: CHART.width - CHART.right - 34, y: CHART.top + 31, "text-anchor": "end"},
-                       `${one.left_out} beyond the axis`));
-    }
+    const beyond = one.left_out ? `, ${one.left_out} beyond the axis` : "";
+    legend(svg, [{name: `median ${shortNumber(one.median)}${beyond}`, colour: COLOURS[1]}]);
   }
   return svg;
 }
@@ -153,7 +142,7 @@ function histogramChart(one) {
 function stackChart(numbers, values, label) {
   const names = Object.keys(values), totals = numbers.map((_, i) => names.reduce((sum, name) => sum + values[name][i], 0));
   const top = Math.max(1e-9, ...totals), x = iterationAxis(numbers);
-  const {svg, toX, toY} = frame(x, {low: 0, high: 1.15 * top, ticks: ticks(0, top), label});
+  const {svg, toX, toY} = frame(x, {low: 0, high: 1.05 * top, ticks: ticks(0, top), label});
   const wide = 0.7 * (toX(1) - toX(0));
   numbers.forEach((number, i) => {
     let base = 0;
@@ -164,7 +153,7 @@ function stackChart(numbers, values, label) {
       base = end;
     });
   });
-  legendRow(svg, names.map((name, k) => ({name, colour: COLOURS[k % COLOURS.length]})));
+  legend(svg, names.map((name, k) => ({name, colour: COLOURS[k % COLOURS.length], thick: 10})));
   return svg;
 }
 

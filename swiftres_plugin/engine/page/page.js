@@ -73,7 +73,7 @@ function showCurves(figures) {
   const curves = Object.keys(CURVE_COLOURS).map(name => ({
     name: name === "randomised" ? "phases randomised" : `${name}: ${reached(last.resolution_a[name])}`, x: frequency,
     y: last.curves[name], colour: CURVE_COLOURS[name], dash: name === "randomised" ? "3 3" : ""}));
-  host.replaceChildren(panel(`FSC of the half maps, iteration ${last.number}`, lineChart(x, y, curves, level, true)),
+  host.replaceChildren(panel(`FSC of the half maps, iteration ${last.number}`, lineChart(x, y, curves, level)),
                        iterationsPanel(frequency, iterations, x, y, level));
 }
 
@@ -92,7 +92,7 @@ function iterationsPanel(frequency, iterations, x, y, level) {
       name: `iteration ${one.number}`, x: frequency, y: one.curves[kind.value],
       colour: `rgb(${heat(0.85 * i / Math.max(1, iterations.length - 1))})`})).filter((_, i) => boxes[i].firstChild.checked);
     for (const line of lines.slice(0, -6)) line.name = "";
-    holder.replaceChildren(panel("FSC of the iterations", lineChart(x, y, lines, level, true)));
+    holder.replaceChildren(panel("FSC of the iterations", lineChart(x, y, lines, level)));
     holder.firstChild.append(element("div", {class: "controls"}, kind, ...boxes));
   }
   paint();

@@ -25,7 +25,10 @@ from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.tables import read_fsc
 from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, symmetry_operators
+from swiftres_plugin.engine.report import SilentReporter
+from swiftres_plugin.engine.run import open_run
 from swiftres_plugin.engine.stages.postprocess import correlation
+from swiftres_plugin.errors import InputError
 
 COUNT = 150
 OPTIONS = ["--initial-resolution", "20", "--search-resolution", "16", "--max-shift", "14", "--diameter", "100",
@@ -191,6 +194,23 @@ def test_a_finished_run_goes_on_with_more_iterations(data, finished, tmp_path):
     assert main(["refine", "--resume", str(output), "--iterations", "4"]) == 0
     assert [n for n, _ in layout.finished_iterations(output)][-1] >= 3
     assert pose_errors(output, data[1])[0] < 2.5
+
+
+def test_a_run_that_was_moved_with_its_data_finds_them(data, finished, tmp_path):
+    """All paths are those of a place that is gone; what is not beside the run either keeps its name, and is missed by it."""
+    shutil.copytree(data[0], tmp_path / "data")
+    output = shutil.copytree(finished, tmp_path / "runs" / "run")
+    asked = json.loads((output / layout.SETTINGS).read_text())
+    assert asked["folder"] == str(finished.resolve())
+    gone = {"particles": "/gone/data/particles.star", "references": ["/gone/data/map.mrc"], "mask": ""}
+    asked |= {"folder": "/gone/runs/run", "inputs": gone}
+    (output / layout.SETTINGS).write_text(json.dumps(asked))
+    opened, _, state = open_run(output, {}, SilentReporter())
+    assert opened.inputs.particles == str(tmp_path / "data" / "particles.star") and state.number == 3
+    assert opened.inputs.references == (str(tmp_path / "data" / "map.mrc"),)
+    (tmp_path / "data" / "map.mrc").unlink()
+    with pytest.raises(InputError, match="/gone/data/map.mrc"):
+        open_run(output, {}, SilentReporter())
 
 
 def test_a_damaged_checkpoint_stops_a_resume(finished, tmp_path, capsys):
