@@ -15,7 +15,7 @@ from swiftres_plugin.protocols import form as settings_form
 from swiftres_plugin.protocols.base import EngineProtocol
 
 INPUT = ("symmetry", "count", "diameter", "finest_resolution", "max_offset", "starts")
-ALWAYS_NAMED = ("symmetry", "count", "finest_resolution")
+ALWAYS_NAMED = ("symmetry", "count")
 LEAST_PARTICLES = 20  # for each volume
 HAND = "The hand is undetermined: projections do not tell a volume from its mirror image."
 OUTPUTS = {"outputParticles": SetOfParticles, "outputVolume": Volume, "outputVolumes": SetOfVolumes,
@@ -30,9 +30,9 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
 
     *Inputs.* Particles with CTF, white on black. Poses that they may have are ignored.
 
-    *How it works.* From random poses, each step takes a batch of particles and shares every particle out over all orientations
-    and positions by their likelihood, from a coarse to a finer resolution. Several random starts are followed, and the one
-    that explains the particles best goes on.
+    *How it works.* The particles are first parted into classes of one view. From random orientations of these classes, each
+    step shares every class out over all orientations by its likelihood, from a coarse to a finer resolution. Of several such
+    starts the one that explains the classes best goes on: all particles are aligned to its volume and make the next, twice.
 
     *Outputs.* The volume (with several: the volumes and the classes) and the particles with their poses. There are no half
     maps: a resolution cannot be measured here, a refinement does that.
@@ -40,8 +40,9 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     *The hand is undetermined.* Projections do not tell a volume from its mirror image, so the hand of the result is one of two
     by chance. Look at helices once they are resolved, and flip the volume if they turn the wrong way.
 
-    *Advice.* Begin with symmetry C1 when the group is not known, and look at the volume. Run it again with other seeds: a
-    volume that comes back (but for turn and hand) can be believed. Go on with _swiftres - 3D refinement_ at an initial
+    *Advice.* Begin with symmetry C1 when the group is not known, and look at the volume. Name the diameter of the particle
+    where the box is more than twice as wide. The log tells how many of the starts explain the classes as well as the best one:
+    where only one does, run it again with more starts or another seed. Go on with _swiftres - 3D refinement_ at an initial
     resolution of 30 A.
     """
 
@@ -105,15 +106,13 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     def _validate(self):
         particles = self.inputParticles.get()
         errors = self._settingErrors() + self._particleErrors(particles, withPoses=False)
-        finest, coarsest = self.finestResolution.get(), self.coarsestResolution.get()
-        if coarsest < finest:
-            errors.append(f"The coarsest resolution ({coarsest:g} A) is finer than the finest ({finest:g} A).")
+        finest = self.finestResolution.get()
         if particles is None:
             return errors
         least = LEAST_PARTICLES * self.count.get()
         if particles.getSize() < least:
             errors.append(f"{self.count.get()} volume(s) need at least {least} particles, the set has {particles.getSize()}.")
-        if finest < 2 * particles.getSamplingRate():
+        if 0 < finest < 2 * particles.getSamplingRate():
             errors.append(f"The finest resolution ({finest:g} A) is beyond the Nyquist limit of the particles "
                           f"({2 * particles.getSamplingRate():g} A).")
         return errors
@@ -127,7 +126,7 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
         report = self._report()
         sizes, picture = report["class_sizes"], os.path.abspath(self._getRunPath(layout.SLICES))
         return [f"{len(sizes)} volume(s) from {report['particles']} particles, symmetry {self.symmetry.get()}, "
-                f"to {self.finestResolution.get():g} A; evidence {report['evidence'][-1]:.2f} a particle.",
+                f"to {report['resolution_a']:.1f} A.",
                 *(f"Volume {number}: {size} particles." for number, size in enumerate(sizes, 1) if len(sizes) > 1),
                 f"*{HAND}*", f"Sections and projections: [[{picture}][{layout.SLICES}]]"]
 
@@ -136,9 +135,9 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
             return []
         report = self._report()
         return [f"{len(report['class_sizes'])} initial map(s) were found from {report['particles']} particles with swiftres "
-                f"{Plugin.getActiveVersion()} [{THESIS}], by stochastic expectation maximisation from "
-                f"{self.starts.get()} random starts, between {self.coarsestResolution.get():g} and "
-                f"{self.finestResolution.get():g} A, in symmetry {self.symmetry.get()}. Their hand was left to chance."]
+                f"{Plugin.getActiveVersion()} [{THESIS}]: by expectation maximisation over the sums of 2D classes from "
+                f"{self.starts.get()} random starts, then by two rounds of all particles, to {report['resolution_a']:.1f} A, "
+                f"in symmetry {self.symmetry.get()}. Their hand was left to chance."]
 
     def _citations(self):
         return [THESIS]

@@ -269,19 +269,21 @@ class ModelSettings:
     count: int = choice(
         1, "Maps to find at once; each particle goes to the map it fits best. More than one parts particles that differ a "
         "lot, and gives what is no particle a place to go.", label="Volumes", minimum=1, maximum=20)
-    coarsest_resolution: float = choice(
-        40.0, "Resolution at which the search for a map begins.", unit="A", minimum=4.0, advanced=True)
     finest_resolution: float = choice(
-        24.0, "Resolution at which it ends. A refinement can go on from there; every step finer costs several times more.",
-        unit="A", minimum=4.0)
+        0.0, "Resolution at which the search ends; 0 means a sixteenth of the box, which is an eighth to a tenth of most "
+        "particles. Name an eighth of the particle's diameter where the box is much wider than the particle. A refinement can "
+        "go on from there; every step finer costs several times more.", unit="A", minimum=0.0)
     max_offset: float = choice(
         0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.", unit="A",
         minimum=0.0)
     starts: int = choice(
-        3, "Random starts. Each is followed through the coarse steps, and the one that explains the particles best goes on.",
-        minimum=1, maximum=100)
-    steps: int = choice(50, "Steps to take, each on other particles.", minimum=5, maximum=1000, advanced=True)
-    batch: int = choice(200, "Particles of a step.", minimum=20, maximum=100000, advanced=True)
+        12, "Random starts. Each makes maps of the class averages; the one that explains them best goes on.", minimum=1,
+        maximum=1000)
+    classes: int = choice(
+        0, "Classes in the plane, whose averages the maps are made of. 0 takes one for 20 particles, but from 10 to 50.",
+        minimum=0, maximum=1000, advanced=True)
+    steps: int = choice(
+        25, "Steps of the search for classes, each on other particles.", minimum=5, maximum=1000, advanced=True)
 
 
 @dataclass(frozen=True)

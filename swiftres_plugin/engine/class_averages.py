@@ -22,11 +22,11 @@ from swiftres_plugin.engine.class_search import (
     shifts_of,
     templates_of,
 )
+from swiftres_plugin.engine.coarse import radius_px
 from swiftres_plugin.engine.data.classes import ClassAverages, ClassSearch, Placements
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.initial_model import radius_px
 from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.planes import complete_axis, empty_planes, insert_planes
 from swiftres_plugin.engine.maths.polar import cell_area, harmonics, polar_band, ring_angles, rings_of, turned

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import image_noise
+from swiftres_plugin.engine.coarse import radius_px, samples
 from swiftres_plugin.engine.data.classes import ClassSearch
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.initial_model import radius_px, samples
 from swiftres_plugin.engine.maths.fourier import spectra_to_images
 from swiftres_plugin.engine.maths.geometry import shift_grid
 from swiftres_plugin.engine.maths.polar import (

@@ -13,10 +13,10 @@ from swiftres_plugin import layout
 from swiftres_plugin.engine.checks import check_optics
 from swiftres_plugin.engine.class_averages import conclude
 from swiftres_plugin.engine.class_search import class_count, find_classes
+from swiftres_plugin.engine.coarse import coarse_spectra
 from swiftres_plugin.engine.data.classes import ClassAverages, ClassSearch, Placements
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.initial_model import coarse_spectra
 from swiftres_plugin.engine.io.mrc import MrcSource, StackWriter, check_stacks
 from swiftres_plugin.engine.io.pictures import draw_classes
 from swiftres_plugin.engine.io.star import read_particles, write_particles

@@ -13,11 +13,11 @@ from synthetic import Phantom, described, images_of
 
 from swiftres_plugin.engine.class_averages import by_size, conclude
 from swiftres_plugin.engine.class_search import class_count, find_classes, rings_at, templates_of
+from swiftres_plugin.engine.coarse import coarse_spectra
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.classes import ClassAverages, ClassSearch, Placements
 from swiftres_plugin.engine.data.particles import ArraySource, Poses
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.initial_model import coarse_spectra
 from swiftres_plugin.engine.maths.polar import polar_band
 from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages.averages import average_images, half_correlation, resolutions_a, signal_to_noise

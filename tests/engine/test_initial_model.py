@@ -9,12 +9,13 @@ import pytest
 import torch
 from synthetic import Phantom, particle_set, plain_spectra
 
+from swiftres_plugin.engine.coarse import coarse_spectra, samples
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.initial_model import coarse_spectra, find_models, in_box, samples
+from swiftres_plugin.engine.initial_model import find_models, in_box
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of, symmetry_operators
 from swiftres_plugin.engine.report import SilentReporter
@@ -46,8 +47,8 @@ def median_error_deg(found: Assignment, true: Particles, symmetry: str) -> float
 
 def found_error_deg(symmetry: str, seed: int, **choices: object) -> float:
     source = particle_set(300, noise=0.5, phantom=Phantom().symmetric(symmetry_operators(symmetry)), shift_a=4.0)
-    settings = from_flat({"symmetry": symmetry, "seed": seed, "diameter": 100.0, "max_offset": 12.0, "batch": 100,
-                          "coarsest_resolution": 30.0, "finest_resolution": 20.0, **choices}, InitialModelSettings)
+    settings = from_flat({"symmetry": symmetry, "seed": seed, "diameter": 100.0, "max_offset": 12.0,
+                          "finest_resolution": 16.0, **choices}, InitialModelSettings)
     found = find_models(engine_for(source, settings), settings.model, 32)
     return median_error_deg(found.assignment, source.particles, symmetry)
 

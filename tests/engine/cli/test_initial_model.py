@@ -13,9 +13,8 @@ from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.io.star import read_particles
 
-OPTIONS = ["--coarsest-resolution", "40", "--finest-resolution", "34", "--diameter", "100", "--max-offset", "8",
-           "--steps", "5", "--batch", "30", "--starts", "2", "--count", "2", "--symmetry", "C2",
-           "--device", "cpu", "--threads", "2"]
+OPTIONS = ["--finest-resolution", "30", "--diameter", "100", "--max-offset", "8", "--steps", "5", "--starts", "2",
+           "--count", "2", "--symmetry", "C2", "--device", "cpu", "--threads", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,8 @@ def test_the_record_says_that_the_hand_is_open(finished):
     told = json.loads((finished / layout.RUN).read_text())
     assert told["handedness"] == "undetermined" and any("mirror image" in text for text in told["warnings"])
     assert told["settings"]["model"]["count"] == 2 and told["particles"] == 80
-    assert len(told["evidence"]) == 5 + 1
+    assert len(told["evidence"]) == 2 and told["evidence"][0] >= told["evidence"][1]
+    assert told["resolution_a"] == pytest.approx(128 / 4)  # the shell of the box of 128 A next to 30 A
 
 
 def test_the_same_seed_gives_the_same_map(data, finished, tmp_path):
@@ -74,7 +74,6 @@ def test_the_same_seed_gives_the_same_map(data, finished, tmp_path):
 
 @pytest.mark.parametrize("more, text", [
     (["--finest-resolution", "5"], "finer than the particles"),
-    (["--coarsest-resolution", "20"], "coarsest resolution is finer"),
     (["--count", "5"], "too few particles"),
     (["--symmetry", "Q7"], "unknown symmetry")])
 def test_wrong_input_is_refused_before_any_work(data, tmp_path, capsys, more, text):
