@@ -277,7 +277,7 @@ class ModelSettings:
         0.0, "Largest displacement of a particle from the centre of its box; 0 means a tenth of the box.", unit="A",
         minimum=0.0)
     starts: int = choice(
-        12, "Random starts. Each makes maps of the class averages; the one that explains them best goes on.", minimum=1,
+        20, "Random starts. Each makes maps of the class averages; the one that explains them best goes on.", minimum=1,
         maximum=1000)
     classes: int = choice(
         0, "Classes in the plane, whose averages the maps are made of. 0 takes one for 20 particles, but from 10 to 50.",
