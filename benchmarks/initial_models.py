@@ -2,10 +2,11 @@
 
     python benchmarks/initial_models.py FOLDER --symmetry D2 [--seeds 10] [--refine]
 
-FOLDER holds particles.star and particles_true.star, as `swiftres simulate` writes them. For each seed: how many random starts
-reach the highest evidence, the median error of the poses in degrees and pixels against the truth or its mirror image
-(whichever is nearer, in the frame that the group leaves free), and processor seconds. With --refine the same of a refinement
-from the map found, and its resolution: to be held against one from the given initial_map.mrc, which --given runs first.
+FOLDER holds particles.star and particles_true.star, as `swiftres simulate` writes them. For each seed: how many of the
+likeliest random starts reach the highest evidence, the median error of the poses in degrees and pixels against the truth or
+its mirror image (whichever is nearer, in the frame that the group leaves free), and processor seconds. With --refine the same
+of a refinement from the map found, and its resolution: to be held against one from the given initial_map.mrc, which --given
+runs first.
 """
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def measure(folder: Path, symmetry: str, seed: int, refine: bool, output: Path, 
     poses = Poses(found.assignment.image_to_volume, found.assignment.shift_a)
     errors = pose_errors(poses, truth.poses, open_symmetry(symmetry), truth.pixel_size_a)
     alike = sum(value > ALIKE * found.evidence[0] for value in found.evidence)
-    text = f"seed {seed}: {alike} of {starts} starts, {errors}, {seconds:.0f} s"
+    text = f"seed {seed}: {alike} of {len(found.evidence)} starts, {errors}, {seconds:.0f} s"
     if refine:
         run = output.with_name(output.name + "_refined")
         text += "; refined: " + refined(folder, output / layout.map_name(), 30.0, symmetry, run, truth.poses)

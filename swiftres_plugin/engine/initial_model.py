@@ -45,7 +45,8 @@ from swiftres_plugin.settings import ClassSettings, ModelSettings
 RINGS_OF_BOX = 16  # finest resolution where none is asked for: a sixteenth of the box, an eighth to a tenth of most particles
 CLASSES = (20, 10, 50)  # particles a class; fewest and most classes
 COARSER = 1.6  # the first step's resolution, in units of the last one's
-STEPS = 20  # of each start
+STEPS = 20  # of a start; in the first half classes stand where their averages are centred,
+CHOSEN = 1 / 3  # and then this part of the starts goes on
 TRUST = (1 / 40, 1 / 4)  # of the classes' log-likelihoods at the first and the last step: a class does not quite show one view
 BEGINNING = 1 / 3  # of the classes, at random orientations, make the first map of a start
 SIGNAL_TO_NOISE = 4.0  # of the sums, assumed on every shell in use
@@ -77,8 +78,8 @@ class Models:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class InitialModels:
-    """What was found: K maps in the particles' box, the particles' poses and classes, the evidence of every start, highest
-    first, and the resolution in angstroms that maps reach."""
+    """What was found: K maps in the particles' box, the particles' poses and classes, the evidence of every start that took
+    all steps, highest first, and the resolution in angstroms that maps reach."""
 
     maps: tuple[Map, ...]
     assignment: Assignment
@@ -107,9 +108,7 @@ def find_models(engine: Engine, settings: ModelSettings, box_px: int) -> Initial
     search = find_classes(engine, chosen)
     views = class_views(engine, search, chosen)
     engine = with_diameter(engine, particle_diameter(search, views.band))
-    engine.reporter.stage("finding a map", settings.starts, "starts")
-    trials = engine.compute.map(lambda number: started(engine, views, settings, number), range(settings.starts),
-                                lambda number: engine.reporter.advance(1))
+    trials = searched_maps(engine, views, settings)
     best = max(trials, key=lambda models: models.evidence)
     maps, assignment = of_particles(engine, best.maps, search.noise, settings)
     evidence = tuple(sorted((models.evidence for models in trials), reverse=True))
@@ -125,14 +124,32 @@ def with_diameter(engine: Engine, shown_a: float) -> Engine:
     return replace(engine, settings=replace(engine.settings, preprocess=replace(preprocess, diameter=shown_a)))
 
 
+def searched_maps(engine: Engine, views: Views, settings: ModelSettings) -> list[Models]:
+    """The likelier part of the random starts after all steps."""
+    chosen = max(1, round(CHOSEN * settings.starts))
+    engine.reporter.stage("finding a map", settings.starts + chosen, "starts")
+    begun = engine.compute.map(lambda number: started(engine, views, settings, number), range(settings.starts),
+                               lambda number: engine.reporter.advance(1))
+    order = sorted(range(settings.starts), key=lambda number: begun[number].evidence, reverse=True)[:chosen]
+    return engine.compute.map(lambda number: followed(engine, begun[number], views, settings, number, 1), order,
+                              lambda number: engine.reporter.advance(1))
+
+
 def started(engine: Engine, views: Views, settings: ModelSettings, number: int) -> Models:
-    """The maps of one random start after all its steps."""
+    """The maps of random start `number` after the first half of its steps."""
     generator = np.random.default_rng([engine.settings.compute.seed, 4, number])
+    models = random_start(engine, views, settings.count, round(views.band.last_shell / COARSER), generator)
+    return followed(engine, models, views, settings, number, 0)
+
+
+def followed(engine: Engine, models: Models, views: Views, settings: ModelSettings, number: int, half: int) -> Models:
+    """The maps of start `number` after another half (0 or 1) of the steps."""
+    generator = np.random.default_rng([engine.settings.compute.seed, 5, number, half])
     last = views.band.last_shell
     rings, trust = np.geomspace(last / COARSER, last, STEPS).round().astype(int), np.geomspace(*TRUST, STEPS)
-    models = random_start(engine, views, settings.count, int(rings[0]), generator)
-    for ring, trusted in zip(rings, trust):
-        models = stepped(engine, models, views, plan_step(engine, int(ring), float(trusted), generator))
+    for place in range(half * STEPS // 2, (half + 1) * STEPS // 2):
+        step = plan_step(engine, int(rings[place]), float(trust[place]), half == 1, generator)
+        models = stepped(engine, models, views, step)
     return models
 
 
@@ -166,13 +183,13 @@ def solved(engine: Engine, sums: Accumulator, last_shell: int) -> torch.Tensor:
     return masked_reference(voxels, sphere_mask(band.box_px, radius_px(engine))).clamp(min=0)
 
 
-def plan_step(engine: Engine, rings: int, trust: float, generator: np.random.Generator) -> Step:
+def plan_step(engine: Engine, rings: int, trust: float, moving: bool, generator: np.random.Generator) -> Step:
     """The grid for so many rings; turned as a whole by chance, so that no map settles on its points."""
     finest_a = engine.spectra.band.box_a / rings
     frames = rotations_from_directions(direction_grid(angular_step(engine, finest_a)))
     frames = random_rotations(1, generator)[0] @ frames
     frames = frames[in_asymmetric_unit(frames[:, :, 2], engine.operators)]
-    shifts = shift_grid(finest_a / 2, finest_a / 2)[:5]  # the averages stand in the middle: none, and one step along each axis
+    shifts = shift_grid(finest_a / 2, finest_a / 2)[:5 if moving else 1]  # averages stand near the middle
     frames_there, shifts_there = (torch.from_numpy(grid).float().to(engine.device) for grid in (frames, shifts))
     return Step(rings, frames_there, shifts_there, trust)
 

@@ -115,5 +115,5 @@ def tell(models: InitialModels, output: Path, reporter: Reporter) -> None:
     for number, size in enumerate(sizes, 1):
         reporter.message(f"Map of {size} particles: {output / layout.map_name(number)}")
     alike = sum(value > ALIKE * models.evidence[0] for value in models.evidence)
-    reporter.message(f"{alike} of {len(models.evidence)} random starts explain the class averages as well as the best one, at "
-                     f"{models.resolution_a:.1f} A.")
+    reporter.message(f"{alike} of the {len(models.evidence)} likeliest random starts explain the class averages as well as "
+                     f"the best one, at {models.resolution_a:.1f} A.")

@@ -87,12 +87,12 @@ def test_every_particle_is_sampled_before_any_comes_twice():
 
 
 def test_the_phantom_is_found_from_its_particles():
-    """D2, 300 particles: the median error ends below the last grid's step of 11.5 degrees; poses by chance give some 50."""
-    assert found_error_deg("D2", seed=2, steps=30) < 9
+    """D2, 300 particles: the median error ends far below the last grid's step of some 9 degrees; by chance it is some 50."""
+    assert found_error_deg("D2", seed=2, starts=6) < 9
 
 
 @pytest.mark.slow
 def test_most_seeds_find_the_phantom():
-    """7 of these 10 when it was written; with so few particles a wrong map can explain them nearly as well."""
-    errors = [found_error_deg("D2", seed, steps=40) for seed in range(1, 11)]
-    assert sum(error < 11.5 for error in errors) >= 6, errors
+    """Of four seeds all ended between 2.6 and 3.6 degrees when it was written."""
+    errors = [found_error_deg("D2", seed, starts=8) for seed in range(1, 5)]
+    assert sum(error < 9 for error in errors) >= 3, errors

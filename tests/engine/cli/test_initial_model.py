@@ -59,7 +59,7 @@ def test_the_record_says_that_the_hand_is_open(finished):
     told = json.loads((finished / layout.RUN).read_text())
     assert told["handedness"] == "undetermined" and any("mirror image" in text for text in told["warnings"])
     assert told["settings"]["model"]["count"] == 2 and told["particles"] == 80
-    assert len(told["evidence"]) == 2 and told["evidence"][0] >= told["evidence"][1]
+    assert len(told["evidence"]) == 1 and np.isfinite(told["evidence"]).all()  # of two starts one goes on
     assert told["resolution_a"] == pytest.approx(128 / 4)  # the shell of the box of 128 A next to 30 A
 
 
