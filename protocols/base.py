@@ -170,6 +170,21 @@ class EngineProtocol:
         except FileNotFoundError:
             return {}
 
+    def _keepFigures(self, **figures: float) -> None:
+        """Keep what the summary tells: it is asked for in the windows' own thread, where no table of particles is read."""
+        with open(self._figuresFile(), "w") as file:
+            json.dump(figures, file)
+
+    def _keptFigures(self) -> dict[str, float]:
+        """What the last step kept; empty before it."""
+        if not os.path.exists(self._figuresFile()):
+            return {}
+        with open(self._figuresFile()) as file:
+            return json.load(file)
+
+    def _figuresFile(self) -> str:
+        return self._getExtraPath("figures.json")
+
     # -------------------------- outputs --------------------------
     def _setOutput(self, name: str, result: Any, *sources: Any) -> None:
         """Define an output, or renew the one there is: its id, and so what points to it, stays.

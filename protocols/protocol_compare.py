@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pyworkflow.utils as pwutils
 from pwem.objects import SetOfParticles
@@ -75,13 +74,15 @@ class ProtSwiftresCompare(EngineProtocol, EMProtocol):
                          "--output", self._differencesFile()], onDevice=False)
 
     def createOutputStep(self, inputs: str, chosen: str):
-        particles, found = self.inputParticles.get(), self._differences()
+        particles, found = self.inputParticles.get(), convert.read_differences(self._differencesFile())
         for name, suffix, update in ((DIFFERENCES, "Differences", found.update), (AGREED, "", found.keep_agreed)):
             kept = self._createSetOfParticles(suffix)
             kept.copyInfo(particles)
             kept.copyItems(particles, doClone=False, updateItemCallback=update)
-            if kept.getSize():  # an empty set is no output
+            if kept.getSize() or self.hasAttribute(name):  # an empty set is no output, but Continue cannot take one back
                 self._setOutput(name, kept, self.inputParticles, self.otherParticles)
+        self._keepFigures(count=len(found), median_angle_deg=found.median_angle_deg, median_shift_a=found.median_shift_a,
+                          agreed=found.agreed_count)
 
     # -------------------------- INFO functions --------------------------
     def _validate(self):
@@ -91,22 +92,22 @@ class ProtSwiftresCompare(EngineProtocol, EMProtocol):
         return list(dict.fromkeys(errors))
 
     def _summary(self):
-        if not os.path.exists(self._differencesFile()):
+        found = self._keptFigures()
+        if not found:
             return ["The results are not ready yet."]
-        found = self._differences()
-        return [f"Median difference: *{found.median_angle_deg:.2f} degrees*, {found.median_shift_a:.2f} A, of {len(found)} "
-                "particles.",
-                f"{found.agreed_count} of them ({found.agreed_count / len(found):.0%}) agree within {self.maxAngle.get():g} "
+        return [f"Median difference: *{found['median_angle_deg']:.2f} degrees*, {found['median_shift_a']:.2f} A, of "
+                f"{found['count']} particles.",
+                f"{found['agreed']} of them ({found['agreed'] / found['count']:.0%}) agree within {self.maxAngle.get():g} "
                 f"degrees and {self.maxMove.get():g} A."]
 
     def _methods(self):
-        if not os.path.exists(self._differencesFile()):
+        found = self._keptFigures()
+        if not found:
             return []
-        found = self._differences()
-        return [f"Poses of {len(found)} particles from two alignments were compared with swiftres "
-                f"{Plugin.getActiveVersion()} [{THESIS}] under symmetry {self.symmetry.get()}: the median "
-                f"difference was {found.median_angle_deg:.2f} degrees and {found.median_shift_a:.2f} A. {found.agreed_count} "
-                f"particles within {self.maxAngle.get():g} degrees and {self.maxMove.get():g} A were kept."]
+        return [f"Poses of {found['count']} particles from two alignments were compared with swiftres "
+                f"{Plugin.getActiveVersion()} [{THESIS}] under symmetry {self.symmetry.get()}: the median difference was "
+                f"{found['median_angle_deg']:.2f} degrees and {found['median_shift_a']:.2f} A. {found['agreed']} particles "
+                f"within {self.maxAngle.get():g} degrees and {self.maxMove.get():g} A were kept."]
 
     def _citations(self):
         return [THESIS]
@@ -117,6 +118,3 @@ class ProtSwiftresCompare(EngineProtocol, EMProtocol):
 
     def _differencesFile(self) -> str:
         return self._getExtraPath("differences.csv")
-
-    def _differences(self) -> convert.PoseDifferences:
-        return convert.read_differences(self._differencesFile())

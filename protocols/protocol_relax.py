@@ -85,6 +85,8 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
         relaxed = self._alignedSet(self.inputParticles.get(), several=False)
         given = [pointer for pointer in (self.inputParticles, self.inputVolume) if pointer.get() is not None]
         self._setOutput("outputParticles", relaxed, *given)
+        found = convert.read_columns(self._getRunPath(layout.PARTICLES), (convert.MATE_PROBABILITY,))
+        self._keepFigures(confident=float((found[convert.MATE_PROBABILITY] > CONFIDENT).mean()))
 
     def _referenceFile(self) -> str:
         return self._getExtraPath("input_reference.mrc")
@@ -103,9 +105,9 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
     def _summary(self):
         if not self.hasAttribute("outputParticles"):
             return ["The results are not ready yet."]
-        report = self._report()
+        report, confident = self._report(), self._keptFigures()["confident"]
         return [f"{report['particles']} particles at one of their mates in {self.symmetry.get()}, chosen with a mean "
-                f"probability of *{report['mean_probability']:.2f}*; {self._confident():.0%} above {CONFIDENT:g}.",
+                f"probability of *{report['mean_probability']:.2f}*; {confident:.0%} above {CONFIDENT:g}.",
                 f"Agreement of the halves in what breaks the symmetry: *{report['agreement']:.2f}*, after "
                 f"{len(report['changes'])} rounds.",
                 *(f"Warning: {text}" for text in report["warnings"])]
@@ -122,9 +124,3 @@ class ProtSwiftresRelax(EngineProtocol, Prot3D):
 
     def _citations(self):
         return [THESIS]
-
-    # -------------------------- UTILS functions --------------------------
-    def _confident(self) -> float:
-        """Share of the particles whose mate is sure."""
-        found = convert.read_columns(self._getRunPath(layout.PARTICLES), (convert.MATE_PROBABILITY,))
-        return float((found[convert.MATE_PROBABILITY] > CONFIDENT).mean())

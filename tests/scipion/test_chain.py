@@ -264,6 +264,12 @@ def test_continue_renews_outputs_and_keeps_their_ids(work):
     assert copy.outputParticles.getSize() == COUNT >= size
     assert len(list(copy.outputParticles.iterItems())) == COUNT
     assert protocol.outputDifferences.getObjId() == before
+    copy = work.project.getProtocol(copy.getObjId())
+    copy.maxAngle.set(0.0)
+    copy.runMode.set(MODE_RESUME)
+    copy = work.project.getProtocol(launch(work.project, copy).getObjId())
+    assert copy.outputParticles.getSize() == 0 and copy.outputDifferences.getSize() == COUNT  # nothing agrees
+    assert copy.summary()[1].startswith("0 of them (0%)")
 
 
 def test_an_exported_workflow_runs_again_with_the_same_images(work, monkeypatch):

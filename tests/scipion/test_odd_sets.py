@@ -28,7 +28,7 @@ JUNK = 30.0  # what disabled images are multiplied by
 def write_half(folder: Path, name: str, truth: phantom.Truth, rows: np.ndarray, voltage_kv: float) -> Path:
     """Phase-flipped images of these rows in a stack of their own, named with its type, in reverse order, ids far apart."""
     random = np.random.default_rng(int(voltage_kv))
-    defocus_a = random.uniform(8000, 16000, len(rows))
+    defocus_a = random.uniform(50000, 90000, len(rows))  # far: signs and zeros of the CTF lie where the phantom has power
     mine = phantom.Truth(truth.image_to_volume[rows], truth.shift_a[rows])
     images = phantom.apply_ctf(phantom.projections(mine), defocus_a, voltage_kv, flipped=True)
     images += random.normal(0, 0.3 * images.std(), images.shape)
