@@ -29,25 +29,10 @@ from swiftres_plugin.protocols import (  # noqa: E402
 )
 
 from . import outputs, phantom  # noqa: E402
-from .running import launch  # noqa: E402
+from .running import launch, new  # noqa: E402
 
 COUNT = 120
 LOCAL = 1  # the position of 'local' in the list of alignments
-
-
-def new(project, kind, label, **pointers):
-    """A protocol whose pointer parameters are (protocol, name of its output)."""
-    choices = {name: value for name, value in pointers.items() if not isinstance(value, tuple)}
-    protocol = project.newProtocol(kind, **choices)
-    for name, value in (("useGpu", False), ("numberOfThreads", 1)):
-        if protocol.hasAttribute(name):
-            getattr(protocol, name).set(value)
-    protocol.setObjLabel(label)
-    for name, value in pointers.items():
-        if isinstance(value, tuple):
-            getattr(protocol, name).set(value[0])
-            getattr(protocol, name).setExtended(value[1])
-    return protocol
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pyworkflow.project import Manager  # noqa: E402
 from swiftres_plugin.protocols import ProtSwiftresReconstruct  # noqa: E402
 
 from . import phantom  # noqa: E402
-from .running import launch  # noqa: E402
+from .running import launch, new  # noqa: E402
 
 COUNT = 160
 VOLTAGES_KV = (300.0, 120.0)  # far apart, so that the wrong one is seen
@@ -89,10 +89,8 @@ def work(tmp_path_factory):
 
 def test_everything_odd_comes_through_to_the_map(work):
     """The map is that of the enabled particles, each with its own image, pose, voltage and phase-flipped CTF."""
-    protocol = work.project.newProtocol(ProtSwiftresReconstruct, useGpu=False, numberOfThreads=1, diameter=150.0)
-    protocol.inputParticles.set(work.joined)
-    protocol.inputParticles.setExtended("outputSet")
-    launch(work.project, protocol)
+    protocol = launch(work.project, new(work.project, ProtSwiftresReconstruct, diameter=150.0,
+                                        inputParticles=(work.joined, "outputSet")))
     star = protocol._particlesFile()
     optics = list(Table.iterRows(f"optics@{star}"))
     assert sorted(row.rlnVoltage for row in optics) == sorted(VOLTAGES_KV)
@@ -101,4 +99,4 @@ def test_everything_odd_comes_through_to_the_map(work):
     assert len(rows) == COUNT - len(DISABLED) and len({row.rlnImageId for row in rows}) == len(rows)
     with mrcfile.open(protocol.outputVolume.getFileName()) as mrc:
         likeness = np.corrcoef(mrc.data.ravel(), phantom.volume().ravel())[0, 1]
-    assert likeness > 0.95
+    assert likeness > 0.983  # it is 0.990; 0.975 with all at 300 kV, 0.71 without the flag

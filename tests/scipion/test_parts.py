@@ -26,7 +26,7 @@ from swiftres_plugin.protocols import (  # noqa: E402
 )
 
 from . import phantom  # noqa: E402
-from .running import launch  # noqa: E402
+from .running import launch, new  # noqa: E402
 
 COUNT, NEW_BOX, LOCAL = 100, 20, 1
 QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -39,19 +39,6 @@ LOBE = LOBE_A[None], np.array([1.6])
 # The voxel of the lobe, from the middle of the box, and what is left of a voxel.
 MIDDLE_PX = np.rint(LOBE_A / phantom.PIXEL_SIZE_A).astype(int)
 REST_A = LOBE_A - MIDDLE_PX * phantom.PIXEL_SIZE_A
-
-
-def new(project, kind, **pointers):
-    """A protocol whose pointer parameters are (protocol, name of its output)."""
-    protocol = project.newProtocol(kind, **{name: value for name, value in pointers.items() if not isinstance(value, tuple)})
-    for name, value in (("useGpu", False), ("numberOfThreads", 1)):
-        if protocol.hasAttribute(name):
-            getattr(protocol, name).set(value)
-    for name, value in pointers.items():
-        if isinstance(value, tuple):
-            getattr(protocol, name).set(value[0])
-            getattr(protocol, name).setExtended(value[1])
-    return protocol
 
 
 def write_set(folder, name, truth, images, matrices, noise):
