@@ -6,7 +6,8 @@ A protein-like body has a bound lobe of a part of its mass (`--lobe`), or has no
 -10 dB over the particle's area. Particles stand at their true poses with a jitter of 1 degree and 0.5 A, as a refinement of
 all together leaves them; the classes are found from nothing. Printed for every seed: the share on the right class, of all
 and of the minority; the same when both true maps are given (what the data allow); sizes; agreement of the halves; seconds.
-A class that ends with less than a quarter of its particles has collapsed.
+A class that ends with less than a quarter of its particles has collapsed. With `--shares 0` all particles are
+alike, and what is to be seen is that the halves do not agree.
 """
 from __future__ import annotations
 
@@ -99,11 +100,13 @@ def right(label: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """Share on the right class of all, and of the second (the minority), by the better naming of the classes."""
     same = found == label
     same = same if same.mean() >= 0.5 else ~same
-    return float(same.mean()), float(same[label == 1].mean())
+    return float(same.mean()), float(same[label == 1].mean()) if label.any() else float("nan")
 
 
 def possible(case: Case, setting: Setting) -> tuple[float, float]:
     """The same with both true maps, at the particles' poses, and the true sizes of the classes."""
+    if not case.label.any():
+        return 1.0, float("nan")
     rows = np.arange(len(case.label))
     scores = np.concatenate([fixed_scores(case.engine, torch.from_numpy(np.array(one.voxels)), setting.noise[0], rows,
                                           setting.poses) for one in case.maps], axis=1)
@@ -116,7 +119,7 @@ def described(case: Case, last: Round, rounds: int, seconds: float, best: tuple[
     sizes = np.bincount(last.shares.argmax(axis=1), minlength=2)
     every, few = right(case.label, last.shares.argmax(axis=1))
     true = np.bincount(case.label, minlength=2)
-    collapsed = sizes.min() < 0.25 * true.min()
+    collapsed = 0 < true.min() and sizes.min() < 0.25 * true.min()
     return (f"right {every:.3f} (minority {few:.3f}); possible {best[0]:.3f} ({best[1]:.3f}); sizes {sizes[0]} {sizes[1]} "
             f"of {true[0]} {true[1]}; agreement {last.agreement.min():.2f}; entropy {last.entropy:.2f}; {rounds} rounds, "
             f"{seconds:.0f} s{'; COLLAPSED' if collapsed else ''}")
@@ -133,7 +136,7 @@ def main() -> None:
     parser.add_argument("--lobe", type=float, default=0.07, help="part of the mass")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.1], help="part of the particles that have the lobe")
     parser.add_argument("--resolution", type=float, default=7.0)
-    parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--soft", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()

@@ -31,10 +31,10 @@ class ProtSwiftresClassify(EngineProtocol, VolumesInput, ProtClassify3D):
     classes should differ, which then alone is compared. Two or more volumes to begin with are optional too; without them the
     classes are found from the particles.
 
-    *How it works.* Each round makes the map of every class from the particles' shares in it, and takes new shares from the
-    likelihood of each particle in each class; no particle is compared with a map that it is in, and the half sets never see
-    each other's maps. First to 20 A, from several random starts, of which the one that explains the particles best goes on;
-    then to the resolution that is asked for. No class attracts by its size.
+    *How it works.* First the directions in which the particles vary are found, at 15 A, and the particles are divided along
+    them into classes of whatever size. Each round then makes the map of every class from the particles' shares in it, and
+    takes new shares from the likelihood of each particle in each class; no particle is compared with a map that it is in. No
+    class attracts by its size.
 
     *Outputs.* The particles with their class and its probability (__swiftresClassProbability_); the classes; a volume with
     half maps and an FSC for each class. A class that no particle needs stays empty and has no volume.
@@ -136,7 +136,7 @@ class ProtSwiftresClassify(EngineProtocol, VolumesInput, ProtClassify3D):
         if not self.hasAttribute("outputClasses"):
             return []
         report = self._report()
-        how = "from given maps" if self._volumes() else f"from the best of {self.starts.get()} random starts"
+        how = "from given maps" if self._volumes() else "from the directions in which the particles vary"
         return [f"{report['particles']} particles were divided into {len(report['class_sizes'])} classes with swiftres "
                 f"{Plugin.getActiveVersion()} [{THESIS}] at the poses they had, {how}, by their likelihood to "
                 f"{self.resolution.get():g} A against maps of other particles, the half sets kept apart.", *self._classLines()]

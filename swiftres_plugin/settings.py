@@ -504,7 +504,8 @@ class ClassificationSettings:
         "What differs must show at it.", unit="A", minimum=2.0)
     assignment: str = assignment_choice()
     starts: int = choice(
-        3, "Random starts. The one that explains the particles best goes on.", minimum=1, maximum=100, advanced=True)
+        2, "Searches, from random coordinates, for the directions in which the particles vary. The one that explains the "
+        "particles best goes on.", minimum=1, maximum=100, advanced=True)
 
 
 @dataclass(frozen=True)

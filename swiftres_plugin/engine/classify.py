@@ -1,7 +1,11 @@
-"""Classes of particles at fixed poses: what differs among them is found by expectation and maximisation, half by half.
+"""Classes of particles at fixed poses: found among the directions in which particles vary, then told apart in rounds.
 
-Each round makes the map of every class from the particles' shares in it, and takes new shares from the exact likelihood of
-each particle in each class (stages/classes.py says how they are weighed). Two things keep noise from becoming classes:
+First the particles' coordinates on the few directions in which they vary most are found, at a coarse resolution
+(engine/variability.py); a mixture of K points among them, in shares of any size, is where the classes begin. Each round then
+makes the map of every class from the particles' shares in it. What sets it apart from the map of all, damped as
+stages/classes.py says, is a direction again; a mixture along these gives the new shares. Its points are free: damping shrinks
+a difference, and a class that had to stand at its own map would make up for that by holding more particles than are its own.
+Two things keep noise from becoming classes:
 
 * A particle is never compared with a map that it is in: each half of the particles is divided in folds, and those of a fold
   see the maps of the other folds.
@@ -12,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -22,29 +25,26 @@ from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, map_of_folds, small_engine
-from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
+from swiftres_plugin.engine.given_poses import fixed_scores, in_box_of, map_of_folds, small_engine
+from swiftres_plugin.engine.maths.mixture import find_mixture, settled
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.classes import (
     changed,
-    class_prior,
-    difference_gain,
     entropy,
-    evidence,
     matching,
     one_class_each,
     posterior,
 )
-from swiftres_plugin.engine.stages.postprocess import correlation
 from swiftres_plugin.engine.stages.reconstruct import finished
+from swiftres_plugin.engine.variability import FOLDS, Coordinates, damped, find_coordinates, find_directions, mean_map
 
-FOLDS = 4
-HALF_FOLDS = (slice(0, FOLDS // 2), slice(FOLDS // 2, FOLDS))
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
 LEAST_SHARE = 0.01  # of a particle in a class, to be put into its map
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
-PERTURBED = 0.2  # deviation of a perturbation in units of the map's
+FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
+MIXTURES = 20  # starts of the mixture
+COARSE_A = 15.0  # of the directions and of the first rounds: most of what tells classes apart, in small maps
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,8 +63,8 @@ class Setting:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Round:
-    """Shares (N, K) of the particles in the classes; evidence: mean log-likelihood; agreement: correlation (K,) between
-    the halves of what sets each class apart; changes: part of the particles that moved."""
+    """Shares (N, K) of the particles in the classes; evidence: mean log-likelihood over that of the map of all;
+    agreement: correlation (K,) between the halves of what sets each class apart; changes: part of the particles that moved."""
 
     shares: np.ndarray
     evidence: float
@@ -78,26 +78,18 @@ class Round:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HalfRound:
-    """Log-likelihoods (n, K) of the particles of one half, and (K, m, m, m) what sets its classes apart."""
+    """Shares (n, K) of the particles of one half, their evidence, and (K, m, m, m) what set its classes apart."""
 
-    scores: np.ndarray
+    shares: np.ndarray
+    evidence: float
     differences: np.ndarray
 
 
 def classify(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> list[Round]:
-    """Rounds that part the particles into `count` classes from nothing: the best of several random starts goes on.
-
-    At first particles are compared to 20 A and go whole to their likeliest class: shares by probability would all become
-    equal before anything is found. Then to `resolution_a` and as the setting says, where equal shares mean that there is
-    nothing to find.
-    """
-    coarse_a, trials = max(resolution_a, COARSE_A), []
-    for trial in range(starts):
-        shares = started(engine, setting, count, coarse_a, np.random.default_rng([seed, 5, trial]))
-        trials.append(rounds(engine, replace(setting, hard=True), shares, coarse_a))
-        engine.reporter.message(f"Start {trial + 1} of {starts}: evidence {trials[-1][-1].evidence:.3f} a particle")
-    best = max(trials, key=lambda trial: trial[-1].evidence)
-    return best + rounds(engine, setting, best[-1].shares, resolution_a)
+    """Rounds that part the particles into `count` classes from nothing, first to the resolution of their start."""
+    coarse_a = max(resolution_a, COARSE_A)
+    found = rounds(engine, setting, started(engine, setting, count, coarse_a, starts, seed), coarse_a)
+    return found if coarse_a == resolution_a else found + rounds(engine, setting, found[-1].shares, resolution_a)
 
 
 def rounds(engine: Engine, setting: Setting, shares: np.ndarray, resolution_a: float, most: int = MOST_ROUNDS) -> list[Round]:
@@ -114,56 +106,49 @@ def rounds(engine: Engine, setting: Setting, shares: np.ndarray, resolution_a: f
 
 
 def one_round(engine: Engine, setting: Setting, shares: np.ndarray) -> Round:
-    """New shares from the maps that the present ones make."""
-    prior, found, told = class_prior(shares), np.zeros(shares.shape), np.zeros(shares.shape)
-    halves = []
+    """New shares from the maps that the present ones make. How large classes are is each half's own, as its classes are."""
+    found, halves = np.zeros(shares.shape), []
     for h in (0, 1):
         rows = np.flatnonzero(setting.half == h)
-        halves.append(half_round(engine, setting, h, rows, shares))
-        told[rows] = halves[h].scores
-        found[rows] = posterior(halves[h].scores, prior)
+        halves.append(half_round(engine, setting, h, rows, shares[rows]))
+        found[rows] = halves[h].shares
     if setting.hard:
         found = one_class_each(found)
     moved = changed(shares, found)
     partner, agreement = matching(halves[0].differences, halves[1].differences)
     second = setting.half == 1
     found[second] = found[second][:, partner]
-    return Round(found, evidence(told, prior), agreement, moved)
+    return Round(found, float(np.mean([one.evidence for one in halves])), agreement, moved)
 
 
 def half_round(engine: Engine, setting: Setting, h: int, rows: np.ndarray, shares: np.ndarray) -> HalfRound:
-    """The particles at `rows` (of half `h`) against the maps of the folds that they are not in.
+    """The particles at `rows` (of half `h`) against the maps that their `shares` (n, K) make of the folds they are not in.
 
-    What a particle leaves of itself in the map of all adds the same to its score in every class.
+    What a particle leaves of itself in the map of all adds the same to its likelihood in every class.
     """
+    filled = np.flatnonzero(shares.sum(axis=0) >= LEAST_PARTICLES)
     folds = [np.arange(f, len(rows), FOLDS) for f in range(FOLDS)]
-    sums = [[fold_sums(engine, setting, h, rows[fold], shares[rows[fold], k]) for fold in folds]
-            for k in range(shares.shape[1])]
-    total = [reduce(add, of_fold) for of_fold in zip(*sums)]
+    sums = [[fold_sums(engine, setting, h, rows[fold], shares[fold, k]) for fold in folds] for k in filled]
+    total = [fold_sums(engine, setting, h, rows[fold], np.ones(len(fold))) for fold in folds]
+    common = map_of_folds(engine, setting.window, total)
+    of_all = cache(partial(map_of_some, engine, setting.window, total))
 
-    def seen(parts: Sequence[Accumulator]) -> torch.Tensor:
-        return map_of_folds(engine, setting.window, parts)
+    def set_apart(own: Sequence[Accumulator], part: Sequence[int]) -> torch.Tensor:
+        return map_of_some(engine, setting.window, own, part) - of_all(part)
 
-    common, parts_of_all = seen(total), [seen(total[part]) for part in HALF_FOLDS]
-    rest_of_all = [seen(others(total, number)) for number in range(FOLDS)]
-    scores, differences = np.full((len(rows), len(sums)), -np.inf), []
-    for k, own in enumerate(sums):
-        if shares[rows, k].sum() < LEAST_PARTICLES:
-            differences.append(np.zeros(common.shape, dtype=np.float32))
-            continue
-        parts = [seen(own[part]) - of_all for part, of_all in zip(HALF_FOLDS, parts_of_all)]
-        gain = torch.from_numpy(difference_gain(correlation(*parts), 2 * (FOLDS - 1) / FOLDS)).float()
-        differences.append(filter_shells((parts[0] + parts[1]) / 2, gain).cpu().numpy())
-        for number, fold in enumerate(folds):
-            apart = seen(others(own, number)) - rest_of_all[number]
-            reference = common + filter_shells(apart, gain)
-            scores[fold, k] = fixed_scores(engine, reference, setting.noise[h], rows[fold], setting.poses)[:, 0]
-    return HalfRound(scores, np.stack(differences))
+    apart = [damped(engine, partial(set_apart, own)) for own in sums]
+    told = Coordinates.joined([find_coordinates(engine, setting.noise[h], rows[fold], setting.poses, common,
+                                                [one[number] for one in apart]) for number, fold in enumerate(folds)])
+    back = np.argsort(np.concatenate(folds))
+    found = settled(told.linear[back], told.precision[back], np.eye(len(filled)))
+    whole, differences = np.zeros(shares.shape), np.zeros((shares.shape[1], *common.shape), np.float32)
+    whole[:, filled], differences[filled] = found.shares, np.stack([one[FOLDS].cpu().numpy() for one in apart])
+    return HalfRound(whole, found.evidence, differences)
 
 
-def others(sums: Sequence[Accumulator], number: int) -> list[Accumulator]:
-    """All but one of the folds."""
-    return [one for fold, one in enumerate(sums) if fold != number]
+def map_of_some(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator], part: Sequence[int]) -> torch.Tensor:
+    """The map of those of the folds whose numbers `part` names."""
+    return map_of_folds(engine, window, [sums[number] for number in part])
 
 
 def fold_sums(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share: np.ndarray) -> Accumulator:
@@ -176,24 +161,26 @@ def fold_sums(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share:
     return reconstruct_half(engine, setting.noise[h], rows, setting.poses.take(rows), f"classes, half {h + 1}", share=weight)
 
 
-def started(engine: Engine, setting: Setting, count: int, resolution_a: float,
-            generator: np.random.Generator) -> np.ndarray:
-    """(N, K) shares, whole, against perturbed copies of the map of all: each half's map, the same perturbations.
+def started(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> np.ndarray:
+    """(N, K) shares of each half in a mixture along the directions in which the other half varies.
 
-    Every copy takes its part of the particles, since no copy's score is better than another's by more than chance.
+    Which class of the one half is which of the other is not known yet.
     """
     small, window = small_engine(engine, setting.window, resolution_a)
-    here = replace(setting, window=window)
-    fields = perturbations(count, window, small.spectra.band.pixel_size_a, resolution_a, generator)
+    here, halves = replace(setting, window=window), [np.flatnonzero(setting.half == h) for h in (0, 1)]
     shares = np.zeros((len(setting.half), count))
-    for h in (0, 1):
-        rows = np.flatnonzero(setting.half == h)
-        common = map_of_folds(small, window, [fold_sums(small, here, h, rows, np.ones(len(rows)))])
-        strength = PERTURBED * common.std()
-        scores = np.concatenate([fixed_scores(small, common + strength * field.to(common), here.noise[h], rows, here.poses)
-                                 for field in fields], axis=1)
-        shares[rows] = one_class_each(scores - np.median(scores, axis=0))
-    return shares
+    for h, rows in enumerate(halves):
+        found, mean = [], mean_map(small, here.noise[h], rows, here.poses, window)
+        for trial in range(starts):
+            maps = find_directions(small, here.noise[1 - h], halves[1 - h], here.poses, window, count - 1 + FURTHER,
+                                   np.random.default_rng([seed, 5, trial]))
+            told = find_coordinates(small, here.noise[h], rows, here.poses, mean, maps)
+            found.append(find_mixture(told.linear, told.precision, count, MIXTURES, seed))
+        best = max(found, key=lambda one: one.evidence)
+        shares[rows] = best.shares
+        engine.reporter.message(f"Half {h + 1} begins with classes of {', '.join(f'{part:.0%}' for part in best.part)}; "
+                                f"evidence {', '.join(f'{one.evidence:.3f}' for one in found)} a particle")
+    return one_class_each(shares) if setting.hard else shares
 
 
 def started_from(engine: Engine, setting: Setting, references: Sequence[torch.Tensor], resolution_a: float) -> np.ndarray:
@@ -208,13 +195,3 @@ def started_from(engine: Engine, setting: Setting, references: Sequence[torch.Te
         shares[rows] = posterior(scores, np.full(len(references), 1 / len(references)))
     return one_class_each(shares) if setting.hard else shares
 
-
-def perturbations(count: int, window: np.ndarray, pixel_size_a: float, resolution_a: float,
-                  generator: np.random.Generator) -> torch.Tensor:
-    """(K, n, n, n) smooth random fields of deviation one within the window, whose mean over the classes is zero."""
-    n = len(window)
-    gain = low_pass_gain(n, pixel_size_a, resolution_a)
-    fields = torch.stack([filter_shells(torch.from_numpy(generator.standard_normal((n, n, n), dtype=np.float32)), gain)
-                          * torch.from_numpy(window) for _ in range(count)])
-    fields = fields - fields.mean(dim=0) if count > 1 else fields
-    return fields / fields.std()

@@ -17,7 +17,7 @@ from swiftres_plugin.engine.given_poses import with_room
 
 FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds noise and little else
 ROUNDS = 3  # of new shares after an alignment
-STARTS = 3
+STARTS = 2
 LEAST_WEIGHT = 1e-6  # of a member
 
 

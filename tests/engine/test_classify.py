@@ -19,7 +19,7 @@ from synthetic import (
     write_volume,
 )
 
-from swiftres_plugin.engine.classify import Setting, classify, one_round, perturbations, rounds
+from swiftres_plugin.engine.classify import Setting, classify, one_round, rounds
 from swiftres_plugin.engine.classify_files import LEAST_AGREEMENT
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
@@ -54,14 +54,15 @@ def right(shares: np.ndarray, label: np.ndarray) -> float:
     return max(same, 1 - same)
 
 
-@pytest.mark.parametrize("minority", [0.5, 0.3])
+@pytest.mark.parametrize("minority", [0.5, 0.15])
 def test_a_lobe_is_found_from_nothing(minority):
     source, label = mixed(minority)
     engine, setting = setting_over(source)
-    found = classify(engine, setting, 2, RESOLUTION_A, starts=2, seed=1)
+    found = classify(engine, setting, 2, RESOLUTION_A, starts=1, seed=1)
     assert right(found[-1].shares, label) > 0.95
     assert found[-1].agreement.min() > 2 * LEAST_AGREEMENT
-    assert found[-1].changes < found[0].changes and found[-1].entropy < 0.2
+    assert np.bincount(found[-1].shares.argmax(axis=1)).min() > 0.8 * min(minority, 1 - minority) * COUNT
+    assert found[-1].changes < 0.01 and found[-1].entropy < 0.2
     np.testing.assert_allclose(found[-1].shares.sum(axis=1), 1)
     for h in (0, 1):  # the classes of both halves have one name
         assert abs(np.mean((found[-1].shares.argmax(axis=1) == label)[setting.half == h]) - 0.5) > 0.4
@@ -90,13 +91,6 @@ def test_right_classes_stay_right():
     engine, setting = setting_over(source)
     found = rounds(engine, setting, np.eye(2)[label], RESOLUTION_A)
     assert right(found[-1].shares, label) > 0.97 and found[-1].agreement.min() > 1.5 * LEAST_AGREEMENT  # 36 particles a half
-
-
-def test_perturbations_are_smooth_and_of_no_mean():
-    fields = perturbations(3, sphere_mask(32, 12), 4.0, 20.0, np.random.default_rng(1)).numpy()
-    np.testing.assert_allclose(fields.mean(axis=0), 0, atol=1e-6)
-    power = np.abs(np.fft.rfft(fields[0, 16, 16]))
-    assert power[12:].max() < 0.1 * power[:7].max()
 
 
 def test_classify_by_command_line(tmp_path):

@@ -1,30 +1,21 @@
-"""Which class a particle is of: posterior and prior, how far a class's map may leave the map of all, and which class is which.
+"""Classes: how far a class's map may leave the map of all, whom it holds, and which class is which.
 
-The scheme stands against the two ways in which classes collapse, and never sets a floor under a class's size:
-
-* Attraction. The map of a large class shows what all classes share more clearly, and so fits every particle better than that
-  of a small class. Here each class is compared as the map of all particles plus what sets the class apart, damped by how far
-  that part repeats itself between two sets of its own particles (`difference_gain`).
-* The prior. The share of a class among the particles, taken at face value, takes from a small class the particles that stand
-  between; the half of it, with a uniform half, can take at most a factor 2 K (`class_prior`).
+Classes collapse by attraction: the map of a large class shows what all classes share more clearly, and so fits every particle
+better than that of a small class. Here each class is compared as the map of all particles plus what sets the class apart,
+damped by how far that part repeats itself between two sets of its own particles: shell by shell (`difference_gain`), then
+region by region (`local_gain`), since what differs stands in one place and noise everywhere.
 
 That a particle is not compared with a map it is in is left to engine/classify.py.
 """
 from __future__ import annotations
 
 import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
-UNIFORM = 0.5  # part of the prior that does not look at sizes
 LEAST_GAIN = 0.05  # of a difference that does not repeat itself yet, or classes that begin alike would stay so
-
-
-def class_prior(shares: np.ndarray) -> np.ndarray:
-    """(K,) between the classes' part of the particles, shares (N, K), and equal parts; an empty class has none."""
-    size = shares.sum(axis=0)
-    alive = size > 0
-    prior = (1 - UNIFORM) * size / size.sum() + UNIFORM * alive / alive.sum()
-    return prior / prior.sum()
+REACH_A = 10.0  # deviation of the Gaussian that says what a region is
 
 
 def posterior(scores: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -33,14 +24,6 @@ def posterior(scores: np.ndarray, prior: np.ndarray) -> np.ndarray:
         weighted = scores + np.log(prior)
     share = np.exp(weighted - weighted.max(axis=1, keepdims=True))
     return share / share.sum(axis=1, keepdims=True)
-
-
-def evidence(scores: np.ndarray, prior: np.ndarray) -> float:
-    """Mean log-likelihood of the particles over all classes."""
-    with np.errstate(divide="ignore"):
-        weighted = scores + np.log(prior)
-    top = weighted.max(axis=1)
-    return float(np.mean(top + np.log(np.exp(weighted - top[:, None]).sum(axis=1))))
 
 
 def one_class_each(shares: np.ndarray) -> np.ndarray:
@@ -63,11 +46,38 @@ def changed(before: np.ndarray, after: np.ndarray) -> float:
 def difference_gain(curve: np.ndarray, sets: float) -> np.ndarray:
     """Gain (S,) per shell of a difference map, from its Fourier shell correlation (S,) between two sets of particles.
 
-    sets: how many such sets the map to be damped is made of. The gain is Wiener's, SNR / (1 + SNR).
+    sets: how many such sets the map to be damped is made of.
     """
-    smooth = np.convolve(np.pad(curve, 1, mode="edge"), np.ones(3) / 3, mode="valid").clip(0, 0.99)
-    ratio = smooth / (1 - smooth) * sets
-    return np.maximum(ratio / (1 + ratio), LEAST_GAIN)
+    smooth = np.convolve(np.pad(curve, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+    return np.maximum(wiener(smooth, sets), LEAST_GAIN)
+
+
+def local_gain(first: torch.Tensor, second: torch.Tensor, sets: float, pixel_size_a: float) -> torch.Tensor:
+    """Gain (n, n, n) of a difference map at every place, from how well two sets of particles agree in it thereabouts.
+
+    first, second: the map (n, n, n) from each set; sets: as for `difference_gain`.
+    """
+    a, b = first.cpu().numpy(), second.cpu().numpy()
+    shared, power = (gaussian_filter(values, REACH_A / pixel_size_a) for values in (a * b, (a ** 2 + b ** 2) / 2))
+    agreement = shared / np.maximum(power, 1e-30 + 1e-6 * power.max())
+    return torch.from_numpy(wiener(agreement, sets)).float().to(first.device)
+
+
+def wiener(agreement: np.ndarray, sets: float) -> np.ndarray:
+    """Gain SNR / (1 + SNR) of the mean of so many `sets`, any two of which agree to this correlation."""
+    within = agreement.clip(0, 0.99)
+    ratio = within / (1 - within) * sets
+    gain: np.ndarray = ratio / (1 + ratio)
+    return gain
+
+
+def uncorrelated(values: np.ndarray) -> np.ndarray:
+    """Values (n, D) turned into others of mean zero, variance one and no correlation that span the same."""
+    centred = values - values.mean(axis=0)
+    covariance = centred.T @ centred / len(centred)
+    ridge = 1e-9 * np.trace(covariance) + 1e-30
+    whole: np.ndarray = centred @ np.linalg.inv(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))).T
+    return whole
 
 
 def matching(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

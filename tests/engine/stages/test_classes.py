@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from swiftres_plugin.engine.stages.classes import (
     LEAST_GAIN,
     changed,
-    class_prior,
     difference_gain,
     entropy,
-    evidence,
+    local_gain,
     matching,
     one_class_each,
     posterior,
+    uncorrelated,
 )
 
 
@@ -21,21 +22,11 @@ def test_the_posterior_is_bayes_rule():
     prior = np.array([0.75, 0.25])
     joint = np.array([[0.15, 0.15], [0.375, 0.025]])
     np.testing.assert_allclose(posterior(scores, prior), joint / joint.sum(1, keepdims=True))
-    np.testing.assert_allclose(evidence(scores, prior), np.log(joint.sum(1)).mean())
 
 
 def test_large_scores_do_not_overflow_and_a_class_left_out_gets_nothing():
     found = posterior(np.array([[5000.0, 5001.0, -np.inf]]), np.array([0.5, 0.5, 0.0]))
     np.testing.assert_allclose(found, [[1 / (1 + np.e), np.e / (1 + np.e), 0]])
-
-
-def test_the_prior_keeps_a_small_class_alive_and_an_empty_one_empty():
-    shares = np.zeros((1000, 3))
-    shares[:999, 0], shares[999, 1] = 1, 1
-    prior = class_prior(shares)
-    assert prior[2] == 0 and abs(prior.sum() - 1) < 1e-12
-    assert 0.25 < prior[1] < 0.26  # half of an equal part, whatever its size
-    assert prior[0] > prior[1]
 
 
 def test_entropy_and_changes():
@@ -49,6 +40,25 @@ def test_the_gain_is_that_of_wiener_and_never_nothing():
     curve = np.full(20, 0.5)  # signal-to-noise ratio of one in each set
     np.testing.assert_allclose(difference_gain(curve, sets=1.5), 1.5 / 2.5)
     np.testing.assert_allclose(difference_gain(-curve, sets=1.5), LEAST_GAIN)
+
+
+def test_a_difference_in_one_place_is_kept_there_and_damped_elsewhere():
+    random, place = np.random.default_rng(2), np.zeros((32, 32, 32), np.float32)
+    place[2:18, 2:18, 2:18] = 1
+    sets = [torch.from_numpy(place + 0.5 * random.standard_normal(place.shape, dtype=np.float32)) for _ in range(2)]
+    gain = local_gain(sets[0], sets[1], sets=1.5, pixel_size_a=4.0).numpy()
+    np.testing.assert_allclose(gain[9:11, 9:11, 9:11], 0.86, atol=0.03)  # a ratio of 4 in each set, so 6 of 7
+    assert np.median(gain[24:, 24:, 24:]) < 0.15 and gain.min() >= 0 and gain.max() <= 1
+    np.testing.assert_array_equal(local_gain(*(torch.zeros(4, 4, 4) for _ in range(2)), sets=1.5, pixel_size_a=4.0), 0)
+
+
+def test_values_become_uncorrelated_and_span_the_same():
+    values = np.random.default_rng(3).normal(size=(50, 3)) @ np.array([[3.0, 1, 0], [0, 0.1, 0.2], [0, 0, 5]]) + 4
+    found = uncorrelated(values)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(found.T @ found / 50, np.eye(3), atol=1e-5)  # a ridge of 1e-9 of the largest
+    centred = values - values.mean(axis=0)
+    np.testing.assert_allclose(found @ np.linalg.lstsq(found, centred, rcond=None)[0], centred, atol=1e-5)
 
 
 def test_classes_of_two_halves_are_told_by_their_maps():

@@ -1,0 +1,175 @@
+"""Directions in which particles at known poses vary, before anything is said of classes.
+
+A particle is X = C P (mean + sum over k of z_k V_k) + noise: probabilistic principal components of the map, seen through
+projections and CTFs (Tagare et al. 2015, J. Struct. Biol. 191, 245; Punjani and Fleet 2021, J. Struct. Biol. 213, 107702).
+Maps V from the particles' coordinates and coordinates from the maps are found in turns. No direction is favoured by how many
+particles lie on either side of it, so a small class shows as a large one does.
+
+* Coordinates of a particle come from maps that it is not in: each half of the particles is divided in folds, as in
+  engine/classify.py, and finds its directions alone. (Directions remember all particles that helped to find them, even in
+  another's map. What counts in the end are therefore coordinates on the directions that the other half found.)
+* What differs between conformations stands in one place; noise is everywhere. Directions are damped, shell by shell and
+  then region by region, by how far two sets of folds agree in them.
+* Coordinates are made uncorrelated and of variance one in every round, which keeps directions apart and weak ones alive.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+import torch
+
+from swiftres_plugin.engine.align import INSERT_BYTES, reconstruct_half
+from swiftres_plugin.engine.compute import Compute
+from swiftres_plugin.engine.data.maps import Accumulator
+from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.given_poses import map_of_folds
+from swiftres_plugin.engine.maths.fourier import filter_shells, phase_ramp
+from swiftres_plugin.engine.maths.mixture import likeliest
+from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, insert_slices
+from swiftres_plugin.engine.stages.classes import difference_gain, local_gain, uncorrelated
+from swiftres_plugin.engine.stages.noise import per_sample
+from swiftres_plugin.engine.stages.postprocess import correlation
+from swiftres_plugin.engine.stages.reconstruct import finished
+
+FOLDS = 4
+HALF_FOLDS = (range(0, FOLDS // 2), range(FOLDS // 2, FOLDS))
+SETS = 2 * (FOLDS - 1) / FOLDS  # how many of these a map of all folds but one is made of
+ROUNDS = 24
+MOST_PARTICLES = 10_000  # of a half that directions are found from
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Residuals:
+    """What the mean map leaves of n particles, in units of their noise: values (n, L) complex, centred; transfer (n, L), the
+    CTF in the same units; rotation (n, 3, 3)."""
+
+    values: torch.Tensor
+    transfer: torch.Tensor
+    rotation: torch.Tensor
+
+    def take(self, rows: np.ndarray) -> Residuals:
+        index = torch.from_numpy(rows).to(self.values.device)
+        return Residuals(self.values[index], self.transfer[index], self.rotation[index])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Coordinates:
+    """What n particles say of their coordinates: log p = 2 linear . z - z^T precision z, (n, D) and (n, D, D)."""
+
+    linear: np.ndarray
+    precision: np.ndarray
+
+    @staticmethod
+    def joined(parts: Sequence[Coordinates]) -> Coordinates:
+        return Coordinates(*(np.concatenate([getattr(part, name) for part in parts]) for name in Coordinates.__slots__))
+
+
+def find_directions(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, window: np.ndarray, count: int,
+                    generator: np.random.Generator) -> list[torch.Tensor]:
+    """Maps (n, n, n) of the `count` directions in which the particles at `rows`, one half of all, vary most.
+
+    engine: with the band to compare on; window: (n, n, n), through which maps are seen, in its box.
+    """
+    rows = np.sort(generator.permutation(rows)[:MOST_PARTICLES])
+    seen = residuals(engine, noise, rows, poses, mean_map(engine, noise, rows, poses, window))
+    folds = [np.arange(number, len(rows), FOLDS) for number in range(FOLDS)]
+    z = uncorrelated(generator.standard_normal((len(rows), count)))
+    for _ in range(ROUNDS):
+        maps = [direction(engine, seen, folds, along, window) for along in z.T]
+        for number, fold in enumerate(folds):
+            told = coordinates(engine, seen.take(fold), [along[number] for along in maps])
+            z[fold] = likeliest(told.linear, told.precision)
+        z = uncorrelated(z)
+    return [along[FOLDS] for along in maps]
+
+
+def find_coordinates(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, mean: torch.Tensor,
+                     maps: Sequence[torch.Tensor]) -> Coordinates:
+    """Coordinates of the particles at `rows` about the map `mean`, on directions that were found without them."""
+    return Coordinates.joined([coordinates(engine, residuals(engine, noise, part, poses, mean), maps)
+                               for part in np.array_split(rows, max(1, -(-len(rows) // MOST_PARTICLES)))])
+
+
+def mean_map(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, window: np.ndarray) -> torch.Tensor:
+    """The map (n, n, n) of the particles at `rows`."""
+    return map_of_folds(engine, window, [reconstruct_half(engine, noise, rows, poses.take(rows), "variability")])
+
+
+def residuals(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, mean: torch.Tensor) -> Residuals:
+    """What a map leaves of the particles at `rows`; `poses` are those of all."""
+    band = engine.spectra.band.to(engine.device)
+    volume = engine.volume(mean, band.last_shell)
+    wave = band.wave_px.float() / band.box_a
+
+    def left(part: np.ndarray) -> Residuals:
+        batch = engine.batch(part, band)
+        rotation = torch.from_numpy(poses.image_to_volume[part]).float().to(engine.device)
+        shift_a = torch.from_numpy(poses.shift_a[part]).float().to(engine.device)
+        unit = per_sample(noise, batch).rsqrt()
+        explained = extract_slices(volume, rotation, band.wave_px) * batch.ctf
+        return Residuals((batch.images * phase_ramp(wave, -shift_a) - explained) * unit, batch.ctf * unit, rotation)
+
+    parts = engine.compute.map(left, engine.compute.batches(rows, len(band) * INSERT_BYTES))
+    return Residuals(*(torch.cat([getattr(part, name) for part in parts]) for name in Residuals.__slots__))
+
+
+def direction(engine: Engine, seen: Residuals, folds: Sequence[np.ndarray], along: np.ndarray,
+              window: np.ndarray) -> list[torch.Tensor]:
+    """The map that goes with one coordinate (n,) of all particles, as it shows without each of the folds, and to all."""
+    sums = [weighted_sums(engine, seen.take(fold), along[fold]) for fold in folds]
+
+    def made_of(part: Sequence[int]) -> torch.Tensor:
+        voxels = engine.solved(reduce(add, [sums[fold] for fold in part]))
+        return voxels * torch.from_numpy(window).to(voxels.device)
+
+    return damped(engine, made_of)
+
+
+def damped(engine: Engine, made_of: Callable[[Sequence[int]], torch.Tensor]) -> list[torch.Tensor]:
+    """The map that is `made_of` all folds but each, and of all, damped by how far two sets of folds agree in it."""
+    parts = [made_of(half) for half in HALF_FOLDS]
+    gain = torch.from_numpy(difference_gain(correlation(*parts), SETS)).float()
+    first, second = (filter_shells(part, gain) for part in parts)
+    focus = local_gain(first, second, SETS, engine.spectra.band.pixel_size_a)
+    return [filter_shells(made_of(tuple(fold for fold in range(FOLDS) if fold != left_out)), gain) * focus
+            for left_out in range(FOLDS + 1)]
+
+
+def weighted_sums(engine: Engine, seen: Residuals, along: np.ndarray) -> Accumulator:
+    """Sums for the map that explains the residuals best when it is multiplied by `along` (n,), which may be negative."""
+    band, factor = engine.spectra.band, torch.from_numpy(along).float().to(engine.device)
+
+    def summed(place: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
+        sums = empty_sums(band.last_shell, place.device)
+        wave = band.wave_px.to(place.device)
+        for part in parts:
+            some, times = seen.take(part), factor[part[0]:part[-1] + 1, None]
+            values, weights, rotation = (one.to(place.device) for one in (
+                some.values * some.transfer * times, (some.transfer * times) ** 2, some.rotation))
+            insert_slices(sums, values, weights, rotation, wave)
+        return sums
+
+    size = empty_sums(band.last_shell, "meta").nbytes
+    first, *others = engine.compute.gathered(summed, np.arange(len(along)), len(band) * INSERT_BYTES, size)
+    return finished(sum((one.to(first.device) for one in others), first).cpu(), float(len(along)))
+
+
+def coordinates(engine: Engine, seen: Residuals, maps: Sequence[torch.Tensor]) -> Coordinates:
+    """What the particles say of their coordinates along the maps."""
+    band = engine.spectra.band.to(engine.device)
+    volumes = [engine.volume(along, band.last_shell) for along in maps]
+
+    def told(part: np.ndarray) -> Coordinates:
+        some = seen.take(part)
+        slices = [extract_slices(volume, some.rotation, band.wave_px) * some.transfer for volume in volumes]
+        flat, values = torch.view_as_real(torch.stack(slices, 1)).flatten(2), torch.view_as_real(some.values).flatten(1)
+        linear, precision = (flat @ values[..., None])[..., 0], flat @ flat.transpose(1, 2)
+        return Coordinates(linear.double().cpu().numpy(), precision.double().cpu().numpy())
+
+    batches = engine.compute.batches(np.arange(len(seen.rotation)), len(band) * INSERT_BYTES * len(maps))
+    return Coordinates.joined(engine.compute.map(told, batches))
