@@ -11,7 +11,7 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.checks import check_different, check_output_folder, check_reference
-from swiftres_plugin.engine.classify import Round, Setting, classify, rounds, started_from
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, Setting, classify, rounds, started_from
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.engine import Engine
@@ -30,7 +30,6 @@ from swiftres_plugin.engine.stages.postprocess import masked_reference
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import ClassifySettings, ReconstructSettings, RefineSettings
 
-LEAST_AGREEMENT = 0.3  # correlation between the halves of what sets a class apart
 MOVING = 0.05  # share of particles that move in the last round and should be told of
 
 

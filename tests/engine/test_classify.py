@@ -19,8 +19,7 @@ from synthetic import (
     write_volume,
 )
 
-from swiftres_plugin.engine.classify import Setting, classify, one_round, rounds
-from swiftres_plugin.engine.classify_files import LEAST_AGREEMENT
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Setting, classify, one_round, rounds
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.given_poses import noise_and_window, small_engine
