@@ -39,7 +39,7 @@ class ProtSwiftresClassify(EngineProtocol, VolumesInput, ProtClassify3D):
     *Outputs.* The particles with their class and its probability (__swiftresClassProbability_); the classes; a volume with
     half maps and an FSC for each class. A class that no particle needs stays empty and has no volume.
 
-    *Advice.* Look at the agreement of the halves in the summary: what sets a class apart is noise where it is low (below 0.3 a
+    *Advice.* Look at the agreement of the halves in the summary: what sets a class apart is noise where it is low (below 0.5 a
     warning says so). For a small part give a mask of it, or subtract the rest first. After _swiftres - symmetry expansion_
     every copy of a part is a particle of its own here. Refine the classes with _swiftres - 3D refinement_, all volumes given.
     """

@@ -41,7 +41,7 @@ from swiftres_plugin.engine.variability import FOLDS, Coordinates, damped, find_
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
 LEAST_SHARE = 0.01  # of a particle in a class, to be put into its map
-LEAST_AGREEMENT = 0.3  # correlation between the halves of what sets a class apart: below it may be noise
+LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
 MIXTURES = 20  # starts of the mixture
