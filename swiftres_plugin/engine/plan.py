@@ -94,8 +94,11 @@ def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
 
 
 def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
-    """True when the last two iterations were local, improved nothing, and poses and classes hardly changed."""
-    if len(history) < 3 or history[-1].exhaustive or history[-2].exhaustive:
+    """True when a local iteration improved nothing, and poses and classes hardly changed.
+
+    It takes two after the first searches, and one after the last, which changes little.
+    """
+    if len(history) < 3 or history[-1].exhaustive or history[-2].exhaustive and not searched_again(history):
         return False
     best = min(r.resolution_a for r in history[:-1])
     last = history[-1]

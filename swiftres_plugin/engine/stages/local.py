@@ -148,24 +148,29 @@ def polish(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tensor, rota
     """Levenberg-Marquardt from one pose per particle; rows stop when a step is smaller than the tolerances.
 
     The first step moves the shift only. Steps are cut to the bounds; a step that lowers the likelihood is undone and the
-    damping raised. With a prior it is the likelihood times the prior that rises.
+    damping raised. The last, small step is taken as the curvature predicts it. With a prior it is the likelihood times the
+    prior that rises.
     """
     fit = held(evaluate(batch, noise, volume, rotation, shift_a), prior)
     damping = torch.full_like(fit.score, FIRST_DAMPING)
     active = torch.arange(len(fit.score), device=fit.score.device)
     for step in range(steps):
         part = _rows(fit, active)
-        move = bounded(_step(part, damping[active], shift_only=step == 0), bound_rad, bound_a).nan_to_num()
-        trial = held(evaluate(batch.take(active), noise[active], volume,
-                              part.rotation @ rotation_vector_to_matrix(move[:, :3]), part.shift_a + move[:, 3:]),
+        move = bounded(_step(part, damping[active]), bound_rad, bound_a).nan_to_num()
+        small = (move[:, :3].norm(dim=1) < tolerance_rad) & (move[:, 3:].norm(dim=1) < tolerance_a)
+        sure = small & (damping[active] <= FIRST_DAMPING)
+        fit = _replaced(fit, active[sure], _predicted(_rows(part, sure), move[sure]))
+        active, part, move = active[~small], _rows(part, ~small), move[~small]
+        if len(active) == 0:
+            break
+        if step == 0:
+            move = bounded(_shift_step(part, damping[active]), bound_rad, bound_a).nan_to_num()
+        trial = held(evaluate(batch.take(active), noise[active], volume, *_moved(part, move)),
                      None if prior is None else prior.take(active))
         better = trial.score > part.score
         fit = _replaced(fit, active[better], _rows(trial, better))
         damping[active] = torch.where(better, damping[active] * 0.2, damping[active] * 10).clamp(min=1e-4)
-        small = (move[:, :3].norm(dim=1) < tolerance_rad) & (move[:, 3:].norm(dim=1) < tolerance_a)
-        active = active[~(small & (step > 0)) & (damping[active] < DONE_DAMPING)]
-        if len(active) == 0:
-            break
+        active = active[damping[active] < DONE_DAMPING]
     return fit
 
 
@@ -174,16 +179,35 @@ def held(fit: Fit, prior: Prior | None) -> Fit:
     return fit if prior is None else prior.added(fit)
 
 
-def _step(fit: Fit, damping: torch.Tensor, shift_only: bool) -> torch.Tensor:
-    """Damped Newton step (B, 5); with `shift_only` the rotation stays."""
+def _moved(fit: Fit, move: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotations and shifts (A) after the steps `move` (B, 5)."""
+    return fit.rotation @ rotation_vector_to_matrix(move[:, :3]), fit.shift_a + move[:, 3:]
+
+
+def _predicted(fit: Fit, move: torch.Tensor) -> Fit:
+    """The fit after small steps, from its gradient and curvature alone."""
+    bend = (fit.curvature @ move[..., None])[..., 0]
+    gain = (move * (fit.gradient - 0.5 * bend)).sum(1)
+    return Fit(*_moved(fit, move), fit.score + gain, fit.gradient - bend, fit.curvature)
+
+
+def _step(fit: Fit, damping: torch.Tensor) -> torch.Tensor:
+    """Damped Newton step (B, 5)."""
+    return _solve(_damped(fit, damping), fit.gradient)
+
+
+def _shift_step(fit: Fit, damping: torch.Tensor) -> torch.Tensor:
+    """The same in which the rotation stays."""
+    step = torch.zeros_like(fit.gradient)
+    step[:, 3:] = _solve(_damped(fit, damping)[:, 3:, 3:], fit.gradient[:, 3:])
+    return step
+
+
+def _damped(fit: Fit, damping: torch.Tensor) -> torch.Tensor:
+    """Systems (B, 5, 5) of damped Newton steps."""
     diagonal = fit.curvature.diagonal(dim1=1, dim2=2)
     floor = 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12
-    system = fit.curvature + torch.diag_embed((diagonal + floor) * damping[:, None] + floor)
-    if shift_only:
-        step = torch.zeros_like(fit.gradient)
-        step[:, 3:] = _solve(system[:, 3:, 3:], fit.gradient[:, 3:])
-        return step
-    return _solve(system, fit.gradient)
+    return fit.curvature + torch.diag_embed((diagonal + floor) * damping[:, None] + floor)
 
 
 def _solve(systems: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
