@@ -48,9 +48,10 @@ class ScheduleSettings:
     """How the refinement proceeds from one iteration to the next."""
 
     initial_resolution: float = choice(
-        60.0, "Low-pass limit of the starting map. Only frequencies below it are used in the first iteration, so that "
-        "nothing finer in the starting map can bias the result. Raise the number when the map is from another "
-        "conformation; a map already known to be right may be taken to 20-30 A.", unit="A", minimum=2.0)
+        40.0, "Low-pass limit of the starting map. Only frequencies below it are used in the first iteration, so that "
+        "nothing finer in the starting map can bias the result. Raise the number to 60 when a large particle's map is from "
+        "another conformation. Small and highly symmetric particles look alike from everywhere at 60 A: they need 30-40 A, "
+        "and a map already known to be right may be taken to 20 A.", unit="A", minimum=2.0)
     iterations: int = choice(
         20, "Most iterations to run. The refinement stops by itself when neither the resolution nor the poses change.",
         minimum=1, maximum=1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -30,7 +31,16 @@ from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
-from swiftres_plugin.engine.searching import evenly, is_steered, joined, prepare_search, search_rows, telling_shell
+from swiftres_plugin.engine.searching import (
+    evenly,
+    is_steered,
+    joined,
+    search_rows,
+    separations,
+    steered_search,
+    telling_shell,
+    total_evidence,
+)
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
@@ -45,8 +55,13 @@ from swiftres_plugin.engine.stages.postprocess import (
     sphere_mask,
 )
 
-SAMPLE = 500  # particles that find the grey scale of the starting map, and how far maps favour their own particles
+SAMPLE = 500  # particles that find the grey scale of a map at their poses, and how far maps favour their own particles
+SEARCHED = 150  # and that find it where no pose is known
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
+FURTHEST_SCALE = 8  # factors of two that the grey scale of a map may be off the first guess
+CERTAIN = 10.0  # log-likelihood by which the negative of a map has to explain particles better
+WELL_TOLD = 15.0  # log-likelihood between orientations from which on the best pose is hardly chance
+LEAST_TOLD = 6.0  # log-likelihood between orientations below which refinements began to fail (docs/method.md)
 LEAST_RECALL = 0.99  # share of particles whose best pose the vector search must find
 UNLIKELY = 0.025  # probability below which a sample shows that it does not
 LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
@@ -106,28 +121,45 @@ def diameter(engine: Engine, state: RefinementState) -> float:
 
 
 def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: str) -> float:
-    """Factor that brings the map of a state of one class to the particles' scale: least squares over a sample at its poses.
+    """Factor that brings the map of a state of one class to the particles' scale, found with a sample of them.
 
-    `name` is what the user calls the map. The search needs a scale to weigh the power of references, so scale and poses
-    are found in turns. Warns when the negative of the map explains the particles better.
+    `name` is what the user calls the map. Known poses give it by least squares. Else it is the likeliest at all poses
+    together, which on a grid is a little low; where orientations are told apart well the best poses give it again. Warns
+    when the negative of the map explains the particles better, and when the map tells no orientations.
     """
-    rows = _sample(state)
+    rows = evenly(np.flatnonzero(state.half == 0), SAMPLE if state.assignment is not None else SEARCHED)
     batch = engine.batch(rows, engine.spectra.band.up_to(state.last_shell).to(engine.device))
     volume = engine.volume(state.classes[0].references[0], state.last_shell)
     if state.assignment is not None:
         given = given_candidates(state.assignment, rows, engine.device)
         return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given)[0], 1e-6)
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
-    positive, gain = searched_scale(engine, state.noise[0], batch, volume, plan)
-    _, negative_gain = searched_scale(engine, state.noise[0], batch, -volume, plan)
-    if negative_gain > 1.1 * gain:
+    positive, likelihood = likeliest_scale(engine, state.noise[0], batch, volume, plan)
+    _, negative_likelihood = likeliest_scale(engine, state.noise[0], batch, -volume, plan)
+    if negative_likelihood > likelihood + CERTAIN:
         engine.reporter.warning(f"The particles look like the negative of {name}. Particles must be white on black: if "
                                 "they are not, start again with --invert-contrast.")
-    return positive
+        return positive
+    told = float(separations(engine, volume * positive, state.noise[0], rows, state.last_shell)[:, -1].median())
+    warn_of_start(engine, state, told, name)
+    return positive if told < WELL_TOLD else positive * scale_at_best(engine, state.noise[0], batch, volume * positive, plan)
 
 
-def _sample(state: RefinementState) -> np.ndarray:
-    return sampled_rows(np.flatnonzero(state.half == 0))
+def scale_at_best(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor, plan: IterationPlan) -> float:
+    """Least-squares factor of a Fourier volume at the best pose of each particle, where chance finds no better one."""
+    found = joined(search_rows(engine, steered_search(engine, volume, noise, batch.rows, plan), noise, batch.rows,
+                               np.zeros((len(engine.spectra), 2)), report=False)).best(1)
+    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found)[0], 0.5), 2.0)
+
+
+def warn_of_start(engine: Engine, state: RefinementState, told: float, name: str) -> None:
+    """Tell that orientations of a starting map differ by too small a log-likelihood, `told`, to begin with."""
+    if told < LEAST_TOLD:
+        limit_a = engine.spectra.band.box_a / state.last_shell
+        engine.reporter.warning(
+            f"At {limit_a:.0f} A {name} hardly tells how these particles are turned: orientations differ by a log-likelihood "
+            f"of {told:.1f}, where some {LEAST_TOLD:.0f} are needed. The refinement may end in a wrong structure that both "
+            "halves share. Begin it with finer detail: a smaller --initial-resolution, and a map that holds it.")
 
 
 def sampled_rows(rows: np.ndarray) -> np.ndarray:
@@ -135,18 +167,30 @@ def sampled_rows(rows: np.ndarray) -> np.ndarray:
     return evenly(rows, SAMPLE)
 
 
-def searched_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,
-                   plan: IterationPlan) -> tuple[float, float]:
-    """Scale of a Fourier volume, with poses searched anew at each of three scales, and the gain in likelihood."""
+def likeliest_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,
+                    plan: IterationPlan) -> tuple[float, float]:
+    """Scale of a Fourier volume at which particles are likeliest, all poses taken together, and their log-likelihood there.
+
+    The best pose alone would give too large a scale: it explains noise too. Scales are tried in factors of two, from one at
+    which the map has a part of the images' power, and a parabola over the best three tells the rest.
+    """
     few = extract_slices(volume, torch.eye(3, device=engine.device)[None], batch.band.wave_px)
-    scale = 0.3 * float(((batch.images.abs() ** 2).mean() / (few.abs() ** 2 * batch.ctf ** 2).mean()).sqrt())
-    centre, power, gain = np.zeros((len(engine.spectra), 2)), per_sample(noise, batch), 0.0
-    for _ in range(3):
-        searcher = prepare_search(engine, volume * scale, noise, batch.rows, plan)
-        found = joined(search_rows(engine, searcher, noise, batch.rows, centre, report=False)).best(1)
-        factor, gain = fitted_scale(batch, power, volume * scale, found)
-        scale *= min(max(factor, 0.05), 20.0)
-    return scale, gain
+    power = (batch.images.abs() ** 2).mean() / (few.abs() ** 2 * batch.ctf ** 2).mean()
+    middle = 0.3 * float(power.sqrt())
+
+    @cache
+    def likelihood(step: int) -> float:
+        searcher = steered_search(engine, volume * (middle * 2.0 ** step), noise, batch.rows, plan)
+        return total_evidence(engine, searcher, noise, batch.rows)
+
+    best = max(range(-1, 2), key=likelihood)
+    for step in range(2, FURTHEST_SCALE) if best > 0 else range(-2, -FURTHEST_SCALE, -1):
+        if abs(best) != abs(step) - 1 or likelihood(step) <= likelihood(best):
+            break
+        best = step
+    below, top, above = (likelihood(best + step) for step in (-1, 0, 1))
+    bend = below - 2 * top + above
+    return middle * 2.0 ** (best + (0.5 * (below - above) / bend if bend < 0 else 0.0)), top
 
 
 def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> tuple[float, float]:

@@ -100,14 +100,19 @@ def is_steered(settings: SearchSettings) -> bool:
 
 def telling_shell(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, last_shell: int) -> int:
     """The coarsest shell by which most particles like those at `rows` tell their orientation, up to `last_shell`."""
+    least = separations(engine, volume, noise, rows, last_shell).quantile(MOST, dim=0)
+    return int((least < min(ENOUGH, NEARLY_ALL * float(least[-1]))).sum())
+
+
+def separations(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray, last_shell: int) -> torch.Tensor:
+    """(B, S) log-likelihood that sets the orientations of some of the particles at `rows` apart, by the shells up to each."""
     band = engine.spectra.band.up_to(last_shell).to(engine.device)
     turns = random_rotations(LOOKED_AT, np.random.default_rng([engine.settings.compute.seed, 6]))
     spread, parts = variance(volume, torch.from_numpy(turns).float().to(engine.device), band.wave_px), []
     for part in engine.compute.batches(evenly(rows, LOOKED_AT), len(band) * TELLING_BYTES):
         batch = engine.batch(part, band)
         parts.append(separation(batch, per_sample(noise, batch), spread))
-    least = torch.cat(parts).quantile(MOST, dim=0)
-    return int((least < min(ENOUGH, NEARLY_ALL * float(least[-1]))).sum())
+    return torch.cat(parts)
 
 
 def steered_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,
@@ -233,6 +238,16 @@ def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.
     parts = engine.compute.batches(rows, searcher.bytes_per_particle(count))
     compute = engine.compute.one_by_one() if searcher.whole_processor else engine.compute
     return compute.spread(searching, parts, done)
+
+
+def total_evidence(engine: Engine, searcher: SteeredSearch, noise: np.ndarray, rows: np.ndarray) -> float:
+    """Log-likelihood of the particles in `rows`, each at all poses together; what is no number does not count."""
+    total = 0.0
+    for part in engine.compute.batches(rows, searcher.bytes_per_particle(engine.settings.search.candidates)):
+        batch = engine.batch(part, searcher.band)
+        found = searcher.evidence(batch, per_sample(noise, batch), torch.zeros((len(part), 2), device=engine.device))
+        total += float(found.nan_to_num().double().sum())
+    return total
 
 
 def joined(parts: list[Candidates]) -> Candidates:

@@ -124,8 +124,8 @@ def test_the_last_search_asks_those_that_fit_worst_more_finely_and_more_widely()
     (10.0, {}, range(21, 30)),  # shell 20 and some more
     (10.0, {"maximum_resolution": 12.5}, range(16, 17)),  # never past what the user allows
     (4.0, {}, range(49, 50)),  # never past Nyquist
-    (np.inf, {}, range(3, 4)),  # nothing reached: the starting map's limit, 60 A
-    (150.0, {"initial_resolution": 40.0}, range(5, 6))])
+    (np.inf, {}, range(5, 6)),  # nothing reached: the starting map's limit, 40 A
+    (150.0, {"initial_resolution": 60.0}, range(3, 4))])
 def test_next_limit(resolution_a, settings, expected):
     assert next_last_shell(resolution_a, BAND, from_flat(settings)) in expected
 

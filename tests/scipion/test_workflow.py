@@ -364,7 +364,7 @@ def test_the_command_line_says_what_the_form_says(started):
     words = dict(zip(line[3::2], line[4::2]))
     assert line[:3] == ["-m", "swiftres_plugin.engine", "refine"]
     assert words["--particles"].endswith("input_particles.star") and words["--output"].endswith("extra/run")
-    assert (words["--initial-resolution"], words["--symmetry"], words["--iterations"]) == ("60", "C1", "5")
+    assert (words["--initial-resolution"], words["--symmetry"], words["--iterations"]) == ("40", "C1", "5")
     assert (words["--device"], words["--threads"]) == ("cpu", "1")
 
 

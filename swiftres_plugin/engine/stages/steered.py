@@ -111,12 +111,20 @@ class SteeredSearch:
         return first.query_bytes() + 12 * len(first.gallery) + looked + POSES * 28 + 10 * (PER_CANDIDATE * count) ** 2
 
     def search(self, batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor, count: int) -> Candidates:
+        last, best = self.levels[-1], self.found(batch, noise, centre_a).best(PER_CANDIDATE * count)
+        rotation = last.gallery.orientations(best.direction, best.turn)
+        return distinct(rotation, centre_a[:, None] + last.shifts_a[best.shift], best.score, self.angular_step_rad, count)
+
+    def evidence(self, batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor) -> torch.Tensor:
+        """(B,) log of the likelihood of each particle, summed over the best poses of the finest grid."""
+        return self.found(batch, noise, centre_a).score.logsumexp(1)
+
+    def found(self, batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor) -> Poses:
+        """The best poses of the finest grid, in falling order."""
         found = promising(self.levels[0], *self.levels[0].asked(batch, noise, centre_a))
         for level in self.levels[1:]:
             found = in_parts(level, found, batch, noise, centre_a)
-        last, best = self.levels[-1], found.best(PER_CANDIDATE * count)
-        rotation = last.gallery.orientations(best.direction, best.turn)
-        return distinct(rotation, centre_a[:, None] + last.shifts_a[best.shift], best.score, self.angular_step_rad, count)
+        return found
 
 
 def promising(level: Level, queries: torch.Tensor, power: torch.Tensor) -> Poses:
