@@ -26,6 +26,7 @@ from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
 from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, weight_in_class, with_classes
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.slices import extract_slices
@@ -158,8 +159,8 @@ def warn_of_start(engine: Engine, state: RefinementState, told: float, name: str
         limit_a = engine.spectra.band.box_a / state.last_shell
         engine.reporter.warning(
             f"At {limit_a:.0f} A {name} hardly tells how these particles are turned: orientations differ by a log-likelihood "
-            f"of {told:.1f}, where some {LEAST_TOLD:.0f} are needed. The refinement may end in a wrong structure that both "
-            "halves share. Begin it with finer detail: a smaller --initial-resolution, and a map that holds it.")
+            f"of {told:.1f}, where some {LEAST_TOLD:.0f} are needed. The refinement may end in a wrong structure or hand "
+            "that both halves share. Begin it with finer detail: a smaller --initial-resolution, and a map that holds it.")
 
 
 def sampled_rows(rows: np.ndarray) -> np.ndarray:
@@ -228,7 +229,9 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
     now = replace(now, shares=new_shares(engine, now, plan, assignment))
     assignment = with_classes(assignment, now.shares)
-    classes = tuple(renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes)))
+    found = [renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes))]
+    classes = tuple(one for one, _ in found)
+    assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
     untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
     history = (*state.history, replace(figures(engine, plan, state, assignment, classes, now.shares), untrusted=untrusted))
     warn_of_recall(engine, history[-1])
@@ -285,20 +288,36 @@ def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
 
 
 def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment, number: int,
-            diameter_a: float) -> ClassState:
-    """Class `number` (from 0) from the particles assigned to it; its maps stay where it holds hardly any."""
+            diameter_a: float) -> tuple[ClassState, bool]:
+    """Class `number` (from 0) from the particles assigned to it, and whether its second half had to be inverted.
+
+    Its maps stay where it holds hardly any.
+    """
     weight = weight_in_class(state, assignment, number)
     members = [np.flatnonzero((state.half == h) & (weight > 0)) for h in (0, 1)]
     if min(len(rows) for rows in members) < LEAST_PARTICLES:
         engine.reporter.warning(f"Class {number + 1} is (nearly) empty: its map stays as it was. Fewer or other starting maps "
                                 "may describe these particles better.")
-        return left_as_it_was(engine, state.classes[number], diameter_a)
+        return left_as_it_was(engine, state.classes[number], diameter_a), False
     name = f"iteration {plan.number}" if len(state.classes) == 1 else f"iteration {plan.number}, class {number + 1}"
     last_shell = reconstructed_shell(plan, engine.spectra.band)
     sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell,
                              weight[rows]) for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
-        return meet(engine, state.classes[number], sums, diameter_a)
+        opposite = plan.exhaustive and are_opposite(*(engine.solved(one) for one in sums))
+        if opposite:
+            engine.reporter.message("The halves had come to opposite hands, as the starting map did not tell them apart: the "
+                                    "second is inverted. The hand of the result is open.")
+            sums[1] = inverted_sums(sums[1])
+        return meet(engine, state.classes[number], sums, diameter_a), opposite
+
+
+def in_one_hand(assignment: Assignment, half: np.ndarray, classes: Sequence[int]) -> Assignment:
+    """The poses with those of the second half of the other hand in these classes."""
+    rows = np.flatnonzero((half == 1) & np.isin(assignment.class_id, classes))
+    rotation = assignment.image_to_volume.copy()
+    rotation[rows] = inverted_rotations(rotation[rows])
+    return replace(assignment, image_to_volume=rotation)
 
 
 def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassState:
@@ -404,7 +423,7 @@ def in_classes(engine: Engine, state: RefinementState) -> RefinementState:
     now = divided(engine, state)
     if now.assignment is None:
         raise ValueError("classes need poses")
-    classes = tuple(renewed(engine, now, plan, now.assignment, number, diameter_a) for number in range(len(now.classes)))
+    classes = tuple(renewed(engine, now, plan, now.assignment, number, diameter_a)[0] for number in range(len(now.classes)))
     return replace(now, classes=classes)
 
 
