@@ -12,7 +12,9 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.stages.postprocess import correlation
 
 HALF_TURN = np.diag([-1.0, -1.0, 1.0])  # of an image in its plane
-MORE = 1.1  # times the information that halves must share when one is inverted to be taken for opposite hands
+AGREE = 0.3  # FSC down to which half maps are followed,
+FARTHER = 1.15  # and times as far that they must agree when one is inverted to be taken for opposite hands,
+LEAST_SHELLS = 3  # by so many shells at least: chance does not reach that
 
 
 def inverted(voxels: torch.Tensor) -> torch.Tensor:
@@ -31,12 +33,13 @@ def inverted_rotations(image_to_volume: np.ndarray) -> np.ndarray:
     return image_to_volume @ HALF_TURN
 
 
-def shared(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Information that two maps share, up to a factor: the sum over shells of -n log(1 - FSC^2) where FSC is positive."""
-    curve = correlation(first, second)[1:].clip(0, 0.9999)
-    return float((-np.log1p(-curve ** 2) * np.arange(1, len(curve) + 1) ** 2).sum())
+def last_agreed(first: torch.Tensor, second: torch.Tensor) -> int:
+    """The last shell before the FSC of two maps first falls below `AGREE`."""
+    below = np.flatnonzero(correlation(first, second) < AGREE)
+    return int(below[0] - 1) if len(below) else len(first) // 2
 
 
 def are_opposite(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two half maps share more when one of them is inverted."""
-    return shared(first, inverted(second)) > MORE * shared(first, second)
+    """Whether two half maps agree farther when one of them is inverted."""
+    same = last_agreed(first, second)
+    return last_agreed(first, inverted(second)) >= max(FARTHER * same, same + LEAST_SHELLS)

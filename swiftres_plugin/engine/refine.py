@@ -61,7 +61,7 @@ SEARCHED = 150  # and that find it where no pose is known
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
 FURTHEST_SCALE = 8  # factors of two that the grey scale of a map may be off the first guess
 CERTAIN = 10.0  # log-likelihood by which the negative of a map has to explain particles better
-WELL_TOLD = 15.0  # log-likelihood between orientations from which on the best pose is hardly chance
+MOST_LOST = 1.3  # factor by which a grid's poses make the likeliest scale too low: what is more is noise that fits
 LEAST_TOLD = 6.0  # log-likelihood between orientations below which refinements began to fail (docs/method.md)
 LEAST_RECALL = 0.99  # share of particles whose best pose the vector search must find
 UNLIKELY = 0.025  # probability below which a sample shows that it does not
@@ -125,7 +125,7 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: 
     """Factor that brings the map of a state of one class to the particles' scale, found with a sample of them.
 
     `name` is what the user calls the map. Known poses give it by least squares. Else it is the likeliest at all poses
-    together, which on a grid is a little low; where orientations are told apart well the best poses give it again. Warns
+    together, which on a grid is a little low, corrected by that of the best poses, which alone would explain noise too. Warns
     when the negative of the map explains the particles better, and when the map tells no orientations.
     """
     rows = evenly(np.flatnonzero(state.half == 0), SAMPLE if state.assignment is not None else SEARCHED)
@@ -143,14 +143,14 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: 
         return positive
     told = float(separations(engine, volume * positive, state.noise[0], rows, state.last_shell)[:, -1].median())
     warn_of_start(engine, state, told, name)
-    return positive if told < WELL_TOLD else positive * scale_at_best(engine, state.noise[0], batch, volume * positive, plan)
+    return positive * scale_at_best(engine, state.noise[0], batch, volume * positive, plan)
 
 
 def scale_at_best(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor, plan: IterationPlan) -> float:
-    """Least-squares factor of a Fourier volume at the best pose of each particle, where chance finds no better one."""
+    """Least-squares factor of a Fourier volume, near its scale already, at the best pose of each particle."""
     found = joined(search_rows(engine, steered_search(engine, volume, noise, batch.rows, plan), noise, batch.rows,
                                np.zeros((len(engine.spectra), 2)), report=False)).best(1)
-    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found)[0], 0.5), 2.0)
+    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found)[0], 1.0), MOST_LOST)
 
 
 def warn_of_start(engine: Engine, state: RefinementState, told: float, name: str) -> None:

@@ -58,7 +58,7 @@ def test_hands_are_told_through_noise():
 
 
 def test_halves_that_share_nothing_are_left_alone():
-    """Noise shares as little with either hand: the ratio of two small sums stays near one for twenty draws."""
+    """Noise agrees as little in either hand: none of twenty draws reaches three shells more."""
     random = torch.Generator().manual_seed(4)
     ball = cube(Phantom(places_a=np.zeros((1, 3)), weights=np.array([4.0]), width_a=20.0))
     for _ in range(20):

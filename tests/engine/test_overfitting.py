@@ -54,7 +54,7 @@ def test_halves_with_one_reference_overfit_much(tmp_path):
     source = particle_set(100, noise=5.0, shift_a=0.0, phantom=SHARP)
     engine, state = refined(source, tmp_path, initial_resolution=10.0, iterations=1, max_shift=4.0)
     local, whole = (guarded(source, engine, state, tmp_path, limit_a=25.0, iterations=1, whole=w) for w in (False, True))
-    assert local.mean(local.data) > 0.3
+    assert local.mean(local.data) > 0.15
     assert whole.share > 0.6 > local.share > 0.05
 
 

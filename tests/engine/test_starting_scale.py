@@ -39,10 +39,9 @@ def started(noise: float, factor: float = 1.0, phantom: Phantom | None = None) -
 
 @pytest.mark.parametrize("noise", [1.0, 4.0], ids=["clear", "hardly seen"])
 def test_the_scale_is_that_of_the_particles(noise):
-    """On a grid particles fit a little less than at their own poses. Best poses alone would give a scale far above one where
-    particles are hardly seen, because they explain noise too."""
+    """Best poses alone gave 1.8 where particles are hardly seen, because they explain noise too."""
     scale, _ = started(noise, factor=30.0)
-    assert 0.65 < 30 * scale < 1.25
+    assert 0.8 < 30 * scale < 1.5
 
 
 def test_a_map_that_leads_is_not_complained_of():
