@@ -25,6 +25,15 @@ SYMMETRY_HELP = (
 LOOK_AFTER_S = 5.0  # how often a running engine is asked for new results
 
 
+def read_kept(path: str) -> dict[str, Any]:
+    """What a JSON file of a run holds; nothing before it is written."""
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}
+
+
 class EngineProtocol:
     """Mixed into every protocol: convert -> run the engine in a child process -> collect.
 
@@ -164,11 +173,7 @@ class EngineProtocol:
 
     def _report(self) -> dict[str, Any]:
         """The run's own report, `run.json`; empty when there is none yet."""
-        try:
-            with open(self._getRunPath(layout.RUN)) as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return {}
+        return read_kept(self._getRunPath(layout.RUN))
 
     def _keepFigures(self, **figures: float) -> None:
         """Keep what the summary tells: it is asked for in the windows' own thread, where no table of particles is read."""
@@ -177,10 +182,7 @@ class EngineProtocol:
 
     def _keptFigures(self) -> dict[str, float]:
         """What the last step kept; empty before it."""
-        if not os.path.exists(self._figuresFile()):
-            return {}
-        with open(self._figuresFile()) as file:
-            return json.load(file)
+        return read_kept(self._figuresFile())
 
     def _figuresFile(self) -> str:
         return self._getExtraPath("figures.json")

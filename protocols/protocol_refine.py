@@ -15,7 +15,7 @@ from swiftres_plugin import layout
 from swiftres_plugin.constants import THESIS, VECTOR_SEARCH
 from swiftres_plugin.plugin import Plugin
 from swiftres_plugin.protocols import form as settings_form
-from swiftres_plugin.protocols.base import EngineProtocol, VolumesInput
+from swiftres_plugin.protocols.base import EngineProtocol, VolumesInput, read_kept
 
 MAY_CHANGE = ("iterations", "memory", "scratch")  # in a run that goes on
 ALWAYS_NAMED = ("initial_resolution", "symmetry")  # on the command line, for who reads the log
@@ -269,10 +269,7 @@ class ProtSwiftres(EngineProtocol, VolumesInput, ProtRefine3D):
 
     def _askedBefore(self) -> dict[str, Any]:
         """Settings of the run that is in the run folder, if there is one."""
-        if not os.path.exists(self._askedFile()):
-            return {}
-        with open(self._askedFile()) as file:
-            return json.load(file)
+        return read_kept(self._askedFile())
 
     def _classCount(self) -> int:
         return len(self._report().get("class_sizes", ()))

@@ -47,7 +47,6 @@ class SwiftresClassesViewer(PictureViewer):
         return self.infoMessage("The subset is being created: see the list of runs.", title="Subset")
 
 
-
 def create_subset(protocol: ProtSwiftresClassify2D, numbers: list[int], wait: bool = False) -> ProtUserSubSet:
     """Launch Scipion's own subset protocol for the particles of the classes of these numbers."""
     project = protocol.getProject()

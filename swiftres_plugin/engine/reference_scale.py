@@ -19,4 +19,4 @@ def scaled_reference(engine: Engine, reference: torch.Tensor, noise: np.ndarray,
     batch = engine.batch(few, band)
     volume = engine.volume(reference, band.last_shell)
     given = given_candidates(poses, few, engine.device)
-    return reference * max(fitted_scale(batch, per_sample(noise, batch), volume, given)[0], 1e-6)
+    return reference * max(fitted_scale(batch, per_sample(noise, batch), volume, given), 1e-6)

@@ -133,7 +133,7 @@ def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: 
     volume = engine.volume(state.classes[0].references[0], state.last_shell)
     if state.assignment is not None:
         given = given_candidates(state.assignment, rows, engine.device)
-        return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given)[0], 1e-6)
+        return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given), 1e-6)
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
     positive, likelihood = likeliest_scale(engine, state.noise[0], batch, volume, plan)
     _, negative_likelihood = likeliest_scale(engine, state.noise[0], batch, -volume, plan)
@@ -150,7 +150,7 @@ def scale_at_best(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volum
     """Least-squares factor of a Fourier volume, near its scale already, at the best pose of each particle."""
     found = joined(search_rows(engine, steered_search(engine, volume, noise, batch.rows, plan), noise, batch.rows,
                                np.zeros((len(engine.spectra), 2)), report=False)).best(1)
-    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found)[0], 1.0), MOST_LOST)
+    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found), 1.0), MOST_LOST)
 
 
 def warn_of_start(engine: Engine, state: RefinementState, told: float, name: str) -> None:
@@ -185,22 +185,21 @@ def likeliest_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, vol
         return total_evidence(engine, searcher, noise, batch.rows)
 
     best = max(range(-1, 2), key=likelihood)
-    for step in range(2, FURTHEST_SCALE) if best > 0 else range(-2, -FURTHEST_SCALE, -1):
-        if abs(best) != abs(step) - 1 or likelihood(step) <= likelihood(best):
-            break
-        best = step
+    onward = best  # 1 or -1, or 0 where the middle is best
+    while 0 < abs(best) < FURTHEST_SCALE - 1 and likelihood(best + onward) > likelihood(best):
+        best += onward
     below, top, above = (likelihood(best + step) for step in (-1, 0, 1))
     bend = below - 2 * top + above
     return middle * 2.0 ** (best + (0.5 * (below - above) / bend if bend < 0 else 0.0)), top
 
 
-def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> tuple[float, float]:
-    """Least-squares factor of a Fourier volume at given poses, and the log-likelihood that it gains over no map at all."""
+def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> float:
+    """Least-squares factor of a Fourier volume at given poses."""
     slices = extract_slices(volume, found.image_to_volume[:, 0], batch.band.wave_px)
     predicted = local.model(batch, slices, found.shift_a[:, 0])
     cross = float(((batch.images * predicted.conj()).real / power).sum())
     square = float((predicted.abs() ** 2 / power).sum())
-    return cross / max(square, 1e-30), cross ** 2 / max(square, 1e-30)
+    return cross / max(square, 1e-30)
 
 
 def planned(engine: Engine, state: RefinementState) -> IterationPlan:
@@ -304,16 +303,20 @@ def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
     sums = [reconstruct_half(engine, state.noise[h], rows, assignment.take(rows), f"{name}, half {h + 1}", last_shell,
                              weight[rows]) for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
-        opposite = plan.exhaustive and are_opposite(*(engine.solved(one) for one in sums))
+        solved = [engine.solved(one) for one in sums]
+        opposite = plan.exhaustive and are_opposite(*solved)
         if opposite:
             engine.reporter.message("The halves had come to opposite hands, as the starting map did not tell them apart: the "
                                     "second is inverted. The hand of the result is open.")
             sums[1] = inverted_sums(sums[1])
-        return meet(engine, state.classes[number], sums, diameter_a), opposite
+            solved[1] = engine.solved(sums[1])
+        return meet(engine, state.classes[number], sums, solved, diameter_a), opposite
 
 
 def in_one_hand(assignment: Assignment, half: np.ndarray, classes: Sequence[int]) -> Assignment:
     """The poses with those of the second half of the other hand in these classes."""
+    if not classes:
+        return assignment
     rows = np.flatnonzero((half == 1) & np.isin(assignment.class_id, classes))
     rotation = assignment.image_to_volume.copy()
     rotation[rows] = inverted_rotations(rotation[rows])
@@ -333,14 +336,16 @@ def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassS
     return ClassState(now.references, limit, band.box_a / limit, halves, combined, window, fsc)
 
 
-def meet(engine: Engine, now: ClassState, sums: list[Accumulator], diameter_a: float) -> ClassState:
+def meet(engine: Engine, now: ClassState, sums: Sequence[Accumulator], solved: Sequence[torch.Tensor],
+         diameter_a: float) -> ClassState:
     """FSC, mask, regularised maps and the limit that the class would set to the next iteration.
 
+    solved: the plain map of each half's sums.
     What looks the same from everywhere tells no orientation: the next references hold what the halves share of the rest.
     """
     settings, band = engine.settings, engine.spectra.band
     pixel = band.pixel_size_a
-    halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
+    halves = HalfMaps(*(Map(voxels.cpu().numpy(), pixel) for voxels in solved))
     window = working_mask(engine, now, halves, diameter_a)
     fsc = compute_fsc(halves, window, settings.compute.seed)
     limit = band.shell_of(settings.schedule.initial_resolution)

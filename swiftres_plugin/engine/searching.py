@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ NEARLY_ALL = 0.9  # of the log-likelihood there is: what is enough where there i
 MOST = 0.1  # all particles but this share should have enough
 RECALL_SHARE = 0.03  # of the products of a search that measuring its recall may cost,
 RECALL_LEAST = 2  # but for so few particles of a search of all of them
+AnySearcher = TypeVar("AnySearcher", bound="Searcher")
+Answer = TypeVar("Answer")
 
 
 class Searcher(Protocol):
@@ -77,7 +79,7 @@ class Searcher(Protocol):
     def products(self) -> float:
         """Multiplications that a particle takes, about."""
 
-    def to(self, device: torch.device) -> Searcher:
+    def to(self: AnySearcher, device: torch.device) -> AnySearcher:
         """The same on `device`."""
 
     def bytes_per_particle(self, count: int) -> int:
@@ -221,33 +223,43 @@ def search_rows(engine: Engine, searcher: Searcher, noise: np.ndarray, rows: np.
     """Candidates of every particle in `rows`, in batches, on every device."""
     count = engine.settings.search.candidates
 
-    def searching(place: Compute) -> Callable[[np.ndarray], Candidates]:
-        here, asked = engine.on(place), searcher.to(place.device)
-
-        def searched(part: np.ndarray) -> Candidates:
-            batch = here.batch(part, asked.band)
-            centre = torch.from_numpy(centre_a[part]).float().to(here.device)
-            return asked.search(batch, per_sample(noise, batch), centre, count).to(engine.device)
-
-        return searched
+    def candidates(asked: Searcher, batch: ParticleBatch, power: torch.Tensor, centre: torch.Tensor) -> Candidates:
+        return asked.search(batch, power, centre, count).to(engine.device)
 
     def done(part: np.ndarray) -> None:
         if report:
             engine.reporter.advance(len(part))
 
-    parts = engine.compute.batches(rows, searcher.bytes_per_particle(count))
-    compute = engine.compute.one_by_one() if searcher.whole_processor else engine.compute
-    return compute.spread(searching, parts, done)
+    return asked_of_rows(engine, searcher, noise, rows, centre_a, candidates, done)
 
 
 def total_evidence(engine: Engine, searcher: SteeredSearch, noise: np.ndarray, rows: np.ndarray) -> float:
     """Log-likelihood of the particles in `rows`, each at all poses together; what is no number does not count."""
-    total = 0.0
-    for part in engine.compute.batches(rows, searcher.bytes_per_particle(engine.settings.search.candidates)):
-        batch = engine.batch(part, searcher.band)
-        found = searcher.evidence(batch, per_sample(noise, batch), torch.zeros((len(part), 2), device=engine.device))
-        total += float(found.nan_to_num().double().sum())
-    return total
+
+    def evidence(asked: SteeredSearch, batch: ParticleBatch, power: torch.Tensor, centre: torch.Tensor) -> float:
+        return float(asked.evidence(batch, power, centre).nan_to_num().double().sum())
+
+    return sum(asked_of_rows(engine, searcher, noise, rows, np.zeros((len(engine.spectra), 2)), evidence))
+
+
+def asked_of_rows(engine: Engine, searcher: AnySearcher, noise: np.ndarray, rows: np.ndarray, centre_a: np.ndarray,
+                  ask: Callable[[AnySearcher, ParticleBatch, torch.Tensor, torch.Tensor], Answer],
+                  done: Callable[[np.ndarray], None] | None = None) -> list[Answer]:
+    """What `ask` says of a searcher, a batch, its noise power and the centres of its shifts, for all of `rows`, batch by
+    batch, on every device."""
+    def asking(place: Compute) -> Callable[[np.ndarray], Answer]:
+        here, searcher_here = engine.on(place), searcher.to(place.device)
+
+        def answered(part: np.ndarray) -> Answer:
+            batch = here.batch(part, searcher_here.band)
+            centre = torch.from_numpy(centre_a[part]).float().to(here.device)
+            return ask(searcher_here, batch, per_sample(noise, batch), centre)
+
+        return answered
+
+    parts = engine.compute.batches(rows, searcher.bytes_per_particle(engine.settings.search.candidates))
+    compute = engine.compute.one_by_one() if searcher.whole_processor else engine.compute
+    return compute.spread(asking, parts, done)
 
 
 def joined(parts: list[Candidates]) -> Candidates:

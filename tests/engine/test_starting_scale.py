@@ -14,27 +14,18 @@ COUNT = 400
 BALL = Phantom(places_a=np.zeros((1, 3)), weights=np.array([4.0]), width_a=20.0)
 
 
-class Listener(SilentReporter):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 def started(noise: float, factor: float = 1.0, phantom: Phantom | None = None) -> tuple[float, list[str]]:
     """What a map given `factor` times too strong is multiplied with for particles with noise of this deviation, and the
     warnings."""
-    phantom, listener = phantom or Phantom(), Listener()
+    phantom, reporter, warnings = phantom or Phantom(), SilentReporter(), list[str]()
+    reporter.warning = warnings.append
     spectra = plain_spectra(particle_set(COUNT, noise, phantom))
-    engine = replace(engine_over(spectra, initial_resolution=25.0, max_shift=12.0, diameter=100.0), reporter=listener)
+    engine = replace(engine_over(spectra, initial_resolution=25.0, max_shift=12.0, diameter=100.0), reporter=reporter)
     given = phantom.map()
     given = replace(given, voxels=factor * given.voxels)
     window = np.ones_like(given.voxels)
     unscaled = started_class(engine, given, window).references[0]
-    return float(start(engine, [given], window).classes[0].references[0].sum() / unscaled.sum()), listener.warnings
+    return float(start(engine, [given], window).classes[0].references[0].sum() / unscaled.sum()), warnings
 
 
 @pytest.mark.parametrize("noise", [1.0, 4.0], ids=["clear", "hardly seen"])
