@@ -16,6 +16,8 @@ from swiftres_plugin.engine.align import (
     image_noise,
     reconstruct_half,
     residual_noise,
+    settled,
+    to_search,
 )
 from swiftres_plugin.engine.chance import trusted
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
@@ -135,6 +137,7 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
     now = replace(now, shares=new_shares(engine, now, plan, assignment))
     assignment = with_classes(assignment, now.shares)
+    now = replace(now, settled=newly_settled(engine, state, plan, assignment, diameter_a))
     found = [renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes))]
     classes = tuple(one for one, _ in found)
     assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
@@ -144,6 +147,15 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
                    own_support=own_support(engine, state.half, noises, classes, assignment))
+
+
+def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment,
+                  diameter_a: float) -> np.ndarray | None:
+    """(N,) whether the iteration to `assignment` leaves no doubt where each particle stands, which only searches tell."""
+    if not plan.exhaustive or state.assignment is None:
+        return state.settled
+    reach_rad = engine.spectra.band.box_a / plan.last_shell / diameter_a
+    return settled(state.assignment, assignment, engine.operators, reach_rad)
 
 
 def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], classes: Sequence[ClassState],
@@ -303,11 +315,13 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
     sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
     recall = Recall.of_all(engine.recalls)
+    halves = [np.flatnonzero(state.half == h) for h in (0, 1)]
+    anew = np.concatenate([to_search(engine, rows, plan, before) for rows in halves])
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
-        index=recall.index, recall_particles=recall.sampled,
+        index=recall.index, recall_particles=recall.sampled, searched=float(anew.mean()),
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 
 
