@@ -3,7 +3,7 @@
     python benchmarks/initial_models.py FOLDER --symmetry D2 [--seeds 10] [--refine]
 
 FOLDER holds particles.star and particles_true.star, as `swiftres simulate` writes them. For each seed: how many of the
-likeliest random starts reach the highest evidence, the median error of the poses in degrees and pixels against the truth or
+likeliest random starts came to the same map, the median error of the poses in degrees and pixels against the truth or
 its mirror image (whichever is nearer, in the frame that the group leaves free), and processor seconds. With --refine the same
 of a refinement from the map found, and its resolution: to be held against one from the given initial_map.mrc, which --given
 runs first.
@@ -21,7 +21,7 @@ import numpy as np
 from swiftres_plugin import layout
 from swiftres_plugin.engine.cli.main import main as swiftres
 from swiftres_plugin.engine.data.particles import Poses
-from swiftres_plugin.engine.initial_model_files import ALIKE, new_initial_model
+from swiftres_plugin.engine.initial_model_files import initial_resolution, new_initial_model
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.maths.symmetry import angular_errors, in_frame_of
@@ -64,11 +64,11 @@ def measure(folder: Path, symmetry: str, seed: int, refine: bool, output: Path, 
     seconds = time.process_time() - began
     poses = Poses(found.assignment.image_to_volume, found.assignment.shift_a)
     errors = pose_errors(poses, truth.poses, open_symmetry(symmetry), truth.pixel_size_a)
-    alike = sum(value > ALIKE * found.evidence[0] for value in found.evidence)
-    text = f"seed {seed}: {alike} of {len(found.evidence)} starts, {errors}, {seconds:.0f} s"
+    text = f"seed {seed}: {found.agreeing} of {len(found.agreement)} starts, {errors}, {seconds:.0f} s"
     if refine:
         run = output.with_name(output.name + "_refined")
-        text += "; refined: " + refined(folder, output / layout.map_name(), 30.0, symmetry, run, truth.poses)
+        reference = output / layout.map_name()
+        text += "; refined: " + refined(folder, reference, initial_resolution(found), symmetry, run, truth.poses)
     return text
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from pwem.objects import Class3D, SetOfClasses3D, SetOfParticles, SetOfVolumes, Volume
 from pwem.protocols import ProtInitialVolume
@@ -41,9 +42,9 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     by chance. Look at helices once they are resolved, and flip the volume if they turn the wrong way.
 
     *Advice.* Begin with symmetry C1 when the group is not known, and look at the volume. Name the diameter of the particle
-    where the box is more than twice as wide. The log tells how many of the starts explain the classes as well as the best one:
-    where only one does, run it again with more starts or another seed. Go on with _swiftres - 3D refinement_ at an initial
-    resolution of 30 A.
+    where the box is more than twice as wide. The summary tells how many of the starts came to the same volume: where fewer
+    than half did, do not trust it, and run it again with more starts, more particles or the right symmetry. Go on with
+    _swiftres - 3D refinement_ at the initial resolution that the summary names.
     """
 
     _label = "initial model"
@@ -128,7 +129,7 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
         return [f"{len(sizes)} volume(s) from {report['particles']} particles, symmetry {self.symmetry.get()}, "
                 f"to {report['resolution_a']:.1f} A.",
                 *(f"Volume {number}: {size} particles." for number, size in enumerate(sizes, 1) if len(sizes) > 1),
-                f"*{HAND}*", f"Sections and projections: [[{picture}][{layout.SLICES}]]"]
+                *self._agreement(report), f"*{HAND}*", f"Sections and projections: [[{picture}][{layout.SLICES}]]"]
 
     def _methods(self):
         if not self.hasAttribute("outputParticles"):
@@ -143,5 +144,14 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
         return [THESIS]
 
     # -------------------------- UTILS functions --------------------------
+    @staticmethod
+    def _agreement(report: dict[str, Any]) -> list[str]:
+        """How many starts came to the same volumes, and what to do next."""
+        told = f"{report['agreeing']} of the {len(report['agreement'])} likeliest random starts came to the same volume(s)."
+        if report["doubtful"]:
+            return [f"*{told} They may mean nothing: look at them before you go on.*"]
+        resolution = report["initial_resolution_a"]
+        return [f"{told} Go on with _swiftres - 3D refinement_ at an initial resolution of {resolution:g} A."]
+
     def _pixelSize(self) -> float:
         return self.inputParticles.get().getSamplingRate()

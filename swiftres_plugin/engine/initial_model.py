@@ -18,6 +18,7 @@ from operator import add
 import numpy as np
 import torch
 
+from swiftres_plugin.engine.agreement import Standing, agreement
 from swiftres_plugin.engine.align import align_classes, reconstruct_half, residual_noise
 from swiftres_plugin.engine.class_search import find_classes
 from swiftres_plugin.engine.coarse import radius_px
@@ -29,6 +30,7 @@ from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain, resample_cube
 from swiftres_plugin.engine.maths.geometry import (
     direction_grid,
+    euler_to_matrix,
     random_rotations,
     rotations_from_directions,
     shift_grid,
@@ -38,7 +40,7 @@ from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, four
 from swiftres_plugin.engine.maths.symmetry import in_asymmetric_unit, turns_of_axes
 from swiftres_plugin.engine.stages.postprocess import masked_reference, sphere_mask
 from swiftres_plugin.engine.stages.reconstruct import finished, solve
-from swiftres_plugin.engine.stages.turns import Templates, TurnSums, soft_turns
+from swiftres_plugin.engine.stages.turns import Placings, Templates, TurnSums, best_turns, soft_turns
 from swiftres_plugin.engine.views import Views, class_views, particle_diameter
 from swiftres_plugin.settings import ClassSettings, ModelSettings
 
@@ -52,6 +54,8 @@ BEGINNING = 1 / 3  # of the classes, at random orientations, make the first map 
 SIGNAL_TO_NOISE = 4.0  # of the sums, assumed on every shell in use
 SMOOTHING = 0.1  # of the maps' shares, towards equal ones: keeps small classes alive
 ROUNDS = 2  # of all particles
+SAME_STEPS = 2.0  # of the last grid: classes that stand no farther apart stand alike
+SAME_START = 0.5  # of the classes stand alike beyond chance: a start came to the same maps
 SCORE_BYTES = 28  # working memory per score
 
 
@@ -68,23 +72,30 @@ class Step:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Models:
-    """Where a start stands: K cubes, the share (K,) of the classes that each explains, and the evidence, the mean log of the
-    classes' likelihoods in the latest step, relative to empty images."""
+    """Where a start is: K cubes, the share (K,) of the classes that each explains, and the evidence, the mean log of the
+    classes' likelihoods in the latest step, relative to empty images; in the end also where every class stands."""
 
     maps: tuple[torch.Tensor, ...]
     share: np.ndarray
     evidence: float = -np.inf
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class InitialModels:
-    """What was found: K maps in the particles' box, the particles' poses and classes, the evidence of every start that took
-    all steps, highest first, and the resolution in angstroms that maps reach."""
+    """What was found: K maps in the particles' box, the particles' poses and classes; of every start that took all steps, the
+    one with the highest evidence first, its evidence and how far it agrees with the first; and the resolution of the maps."""
 
     maps: tuple[Map, ...]
     assignment: Assignment
     evidence: tuple[float, ...]
+    agreement: tuple[float, ...]
     resolution_a: float
+
+    @property
+    def agreeing(self) -> int:
+        """How many of these starts came to the same maps, the first among them."""
+        return sum(share >= SAME_START for share in self.agreement)
 
 
 def finest_resolution(settings: ModelSettings, box_a: float) -> float:
@@ -108,12 +119,10 @@ def find_models(engine: Engine, settings: ModelSettings, box_px: int) -> Initial
     search = find_classes(engine, chosen)
     views = class_views(engine, search, chosen)
     engine = with_diameter(engine, particle_diameter(search, views.band))
-    trials = searched_maps(engine, views, settings)
-    best = max(trials, key=lambda models: models.evidence)
-    maps, assignment = of_particles(engine, best.maps, search.noise, settings)
-    evidence = tuple(sorted((models.evidence for models in trials), reverse=True))
-    return InitialModels(tuple(in_box(engine, voxels, box_px) for voxels in maps), assignment, evidence,
-                         band.box_a / band.last_shell)
+    trials = sorted(searched_maps(engine, views, settings), key=lambda models: models.evidence, reverse=True)
+    maps, assignment = of_particles(engine, trials[0].maps, search.noise, settings)
+    return InitialModels(tuple(in_box(engine, voxels, box_px) for voxels in maps), assignment,
+                         tuple(one.evidence for one in trials), agreements(engine, trials), band.box_a / band.last_shell)
 
 
 def with_diameter(engine: Engine, shown_a: float) -> Engine:
@@ -131,7 +140,7 @@ def searched_maps(engine: Engine, views: Views, settings: ModelSettings) -> list
     begun = engine.compute.map(lambda number: started(engine, views, settings, number), range(settings.starts),
                                lambda number: engine.reporter.advance(1))
     order = sorted(range(settings.starts), key=lambda number: begun[number].evidence, reverse=True)[:chosen]
-    return engine.compute.map(lambda number: followed(engine, begun[number], views, settings, number, 1), order,
+    return engine.compute.map(lambda number: ended(engine, begun[number], views, settings, number), order,
                               lambda number: engine.reporter.advance(1))
 
 
@@ -151,6 +160,37 @@ def followed(engine: Engine, models: Models, views: Views, settings: ModelSettin
         step = plan_step(engine, int(rings[place]), float(trust[place]), half == 1, generator)
         models = stepped(engine, models, views, step)
     return models
+
+
+def ended(engine: Engine, begun: Models, views: Views, settings: ModelSettings, number: int) -> Models:
+    """The maps of start `number` after the second half of its steps, and where every class stands against them."""
+    models = followed(engine, begun, views, settings, number, 1)
+    generator = np.random.default_rng([engine.settings.compute.seed, 6, number])
+    step = plan_step(engine, views.band.last_shell, TRUST[1], True, generator)
+    return replace(models, standing=standing(engine, models, views, step))
+
+
+def standing(engine: Engine, models: Models, views: Views, step: Step) -> Standing:
+    """The likeliest map and orientation of every class, on the grid of a step."""
+    batch = views.batch(step.rings)
+    templates = templates_of(models, step, batch.band)
+
+    def of_part(part: np.ndarray) -> Placings:
+        few = batch.take(torch.from_numpy(part).to(engine.device))
+        return best_turns(few, torch.full_like(few.ctf, 1 / step.trust), templates, 1)
+
+    size = score_bytes(templates, step, batch.band)
+    best = Placings.joined([of_part(part) for part in engine.compute.batches(batch.rows, size)])
+    place, psi = best.class_id[:, 0].cpu().numpy(), best.psi_rad[:, 0].double().cpu().numpy()
+    frames = step.frames.double().cpu().numpy()[place % len(step.frames)]
+    return Standing(place // len(step.frames), frames @ euler_to_matrix(0.0, 0.0, psi))
+
+
+def agreements(engine: Engine, trials: list[Models]) -> tuple[float, ...]:
+    """How far each start agrees with the first of them on where the classes stand."""
+    band, found = engine.spectra.band, [models.standing for models in trials if models.standing is not None]
+    within = SAME_STEPS * angular_step(engine, band.box_a / band.last_shell)
+    return (1.0, *(agreement(found[0], other, engine.operators, within) for other in found[1:]))
 
 
 def random_start(engine: Engine, views: Views, count: int, rings: int, generator: np.random.Generator) -> Models:
@@ -221,13 +261,18 @@ def templates_of(models: Models, step: Step, band: Band) -> Templates:
 
 def shared_out(engine: Engine, batch: ParticleBatch, templates: Templates, step: Step) -> TurnSums:
     """Posteriors of all classes, their likelihoods as far as they are trusted, and the sums of every slice."""
-    size = len(templates) * len(step.shifts_a) * ring_angles(batch.band) * SCORE_BYTES
+    size = score_bytes(templates, step, batch.band)
 
     def of_part(part: np.ndarray) -> TurnSums:
         few = batch.take(torch.from_numpy(part).to(engine.device))
         return soft_turns(few, torch.full_like(few.ctf, 1 / step.trust), templates)
 
     return reduce(add, (of_part(part) for part in engine.compute.batches(batch.rows, size)))
+
+
+def score_bytes(templates: Templates, step: Step, band: Band) -> int:
+    """Working memory of one class."""
+    return len(templates) * len(step.shifts_a) * ring_angles(band) * SCORE_BYTES
 
 
 def of_particles(engine: Engine, maps: tuple[torch.Tensor, ...], noise: np.ndarray,

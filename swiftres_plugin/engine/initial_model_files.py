@@ -31,7 +31,11 @@ from swiftres_plugin.settings import InitialModelSettings, ModelSettings, Refine
 HAND = ("Projections do not tell a map from its mirror image: the hand of these maps is one of two by chance. Look at "
         "helices once they are resolved, and flip the map if they turn the wrong way.")
 LEAST_PARTICLES = 20  # for each map
-ALIKE = 0.98  # of the highest evidence: starts that reach it came to the same maps, as a rule
+DOUBTFUL = ("These maps may mean nothing: of the {followed} likeliest random starts {agreeing} came to them. See {picture}; "
+            "more --starts, more particles or the right --symmetry may help, or a finer --finest-resolution where the "
+            "particle looks round at {resolution:.0f} A.")
+AGREEING = 0.5  # of the starts that went on: with fewer the maps are doubtful
+REFINED_FROM = 1.6  # of the resolution that maps reach: what a refinement may trust of them
 
 
 def new_initial_model(particles: str, settings: InitialModelSettings, output: Path, reporter: Reporter) -> InitialModels:
@@ -50,10 +54,19 @@ def new_initial_model(particles: str, settings: InitialModelSettings, output: Pa
     engine = replace(whole, spectra=coarse_spectra(whole.spectra, finest_resolution(settings.model, whole.spectra.band.box_a)))
     models = find_models(engine, settings.model, found.box_px)
     reporter.warning(HAND)
+    if is_doubtful(models):
+        reporter.warning(DOUBTFUL.format(agreeing=models.agreeing, followed=len(models.agreement), picture=layout.SLICES,
+                                         resolution=models.resolution_a))
     write_models(output, models, found)
     write_json(output / layout.RUN, {**asked, **record(models, engine, reporter.warnings, time.time() - began)})
     tell(models, output, reporter)
+    tell_next(models, settings.model, particles, output, reporter)
     return models
+
+
+def is_doubtful(models: InitialModels) -> bool:
+    """Whether too few starts came to the maps to believe them; a single start cannot tell."""
+    return models.agreeing < max(2, AGREEING * len(models.agreement))
 
 
 def open_particles(path: str, settings: ModelSettings) -> Particles:
@@ -105,7 +118,9 @@ def record(models: InitialModels, engine: Engine, warnings: list[str], seconds: 
     return {
         "particles": len(engine.spectra), "class_sizes": class_sizes(models.assignment, len(models.maps)),
         "handedness": "undetermined", "resolution_a": round(models.resolution_a, 2),
-        "evidence": [round(value, 3) for value in models.evidence], "versions": versions(),
+        "initial_resolution_a": initial_resolution(models), "doubtful": is_doubtful(models),
+        "evidence": [round(value, 3) for value in models.evidence],
+        "agreement": [round(share, 3) for share in models.agreement], "agreeing": models.agreeing, "versions": versions(),
         "device": {"kind": engine.device.type, "threads": engine.compute.threads}, "seconds": round(seconds, 1),
         "warnings": warnings, "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
@@ -114,6 +129,17 @@ def tell(models: InitialModels, output: Path, reporter: Reporter) -> None:
     sizes = class_sizes(models.assignment, len(models.maps))
     for number, size in enumerate(sizes, 1):
         reporter.message(f"Map of {size} particles: {output / layout.map_name(number)}")
-    alike = sum(value > ALIKE * models.evidence[0] for value in models.evidence)
-    reporter.message(f"{alike} of the {len(models.evidence)} likeliest random starts explain the class averages as well as "
-                     f"the best one, at {models.resolution_a:.1f} A.")
+    reporter.message(f"{models.agreeing} of the {len(models.agreement)} likeliest random starts came to the same maps, at "
+                     f"{models.resolution_a:.1f} A: half or more of their classes stand alike.")
+
+
+def tell_next(models: InitialModels, settings: ModelSettings, particles: str, output: Path, reporter: Reporter) -> None:
+    """The command that goes on from here."""
+    references = " ".join(f"--reference {output / layout.map_name(number)}" for number in range(1, len(models.maps) + 1))
+    reporter.message(f"Go on with: swiftres refine --particles {particles} {references} --initial-resolution "
+                     f"{initial_resolution(models):g} --symmetry {settings.symmetry} --output RUN")
+
+
+def initial_resolution(models: InitialModels) -> float:
+    """Where a refinement of the maps begins, in whole angstroms."""
+    return float(round(REFINED_FROM * models.resolution_a))

@@ -63,6 +63,21 @@ def test_the_record_says_that_the_hand_is_open(finished):
     assert told["resolution_a"] == pytest.approx(128 / 4)  # the shell of the box of 128 A next to 30 A
 
 
+def test_a_map_that_one_start_found_is_doubted(finished):
+    """Of two starts one goes on: nothing shows that another would come to the same map, and the user is told."""
+    told = json.loads((finished / layout.RUN).read_text())
+    assert told["agreement"] == [1.0] and told["agreeing"] == 1 and told["doubtful"] is True
+    assert any("may mean nothing" in text for text in told["warnings"])
+
+
+def test_the_last_message_is_the_next_command(data, tmp_path, capsys):
+    """At 1.6 times the resolution of the maps, with the symmetry that they were made in."""
+    assert initial_model(data, tmp_path / "run", "--count", "1") == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"--reference {tmp_path / 'run' / layout.map_name()} --initial-resolution 51 --symmetry C2" in last
+    assert json.loads((tmp_path / "run" / layout.RUN).read_text())["initial_resolution_a"] == 51
+
+
 def test_the_same_seed_gives_the_same_map(data, finished, tmp_path):
     assert initial_model(data, tmp_path / "again") == 0
     assert initial_model(data, tmp_path / "other", "--seed", "2") == 0
