@@ -16,7 +16,7 @@ from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices
-from swiftres_plugin.engine.maths.symmetry import turns_of_axes
+from swiftres_plugin.engine.maths.symmetry import closest_mates, turns_of_axes
 from swiftres_plugin.engine.searching import RECALL_LEAST, Searcher, joined, measure_recall, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
@@ -29,6 +29,7 @@ RESIDUAL_BYTES = 80
 IMAGE_BYTES = 40
 INSERT_BYTES = 140
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
+SURE = 0.9999  # share of the posterior over what a search found that leaves no doubt
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
 LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
@@ -189,23 +190,36 @@ def align_rows(engine: Engine, volume: torch.Tensor, searcher: Searcher | None, 
 
 
 def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment | None) -> np.ndarray:
-    """Whether to search each of `rows` anew: all, none, or the plan's share that fits worst in each optics group.
+    """Whether to search each of `rows` anew: none, all that are not settled, or the plan's share that fits worst.
 
-    Images that show no particle fit worst of all, and no search mends that. Particles that were never aligned are searched by
-    every plan.
+    Of what settled too early most fits badly, and is among the last. Images that show no particle fit worst of all, and no
+    search mends that. Particles that were never aligned are searched by every plan.
     """
-    if previous is None or plan.exhaustive and plan.share >= 1:
+    if previous is None:
         return np.full(len(rows), plan.exhaustive)
     if not plan.exhaustive:
         return previous.log_likelihood[rows] == NEVER
+    if plan.share < 1:
+        return worst_fitting(engine, rows, plan, previous)
+    return np.ones(len(rows), dtype=bool) if plan.settled is None else ~plan.settled[rows]
+
+
+def worst_fitting(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment) -> np.ndarray:
+    """Whether each of `rows` is of the plan's share that fits worst among those of its optics group that show a particle."""
     group = engine.spectra.particles.optics_group[rows]
     likelihood = previous.log_likelihood[rows]
     shown = np.ones(len(rows), dtype=bool) if plan.trust is None else plan.trust[rows] > LEAST_TRUST
-    anew = np.zeros(len(rows), dtype=bool)
+    worst = np.zeros(len(rows), dtype=bool)
     for number in np.unique(group):
         own = np.flatnonzero((group == number) & shown)
-        anew[own[np.argsort(likelihood[own], kind="stable")[:int(np.ceil(plan.share * len(own)))]]] = True
-    return anew
+        worst[own[np.argsort(likelihood[own], kind="stable")[:int(np.ceil(plan.share * len(own)))]]] = True
+    return worst
+
+
+def settled(before: Assignment, after: Assignment, operators: np.ndarray, reach_rad: float) -> np.ndarray:
+    """(N,) whether a search left each particle within reach of where it stood, in its class, and sure of that."""
+    turn = closest_mates(after.image_to_volume, before.image_to_volume, operators)[1]
+    return (turn < reach_rad) & (after.max_probability > SURE) & (after.class_id == before.class_id)
 
 
 def searched_candidates(engine: Engine, volume: torch.Tensor, searcher: Searcher, noise: np.ndarray, rows: np.ndarray,

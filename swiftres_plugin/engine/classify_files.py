@@ -16,13 +16,13 @@ from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import COARSE_A, noise_and_window, opened_mask
+from swiftres_plugin.engine.grey_scale import scaled_reference
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.reconstruct import LEAST_PARTICLES, open_particles, reconstruct, write_result
-from swiftres_plugin.engine.reference_scale import scaled_reference
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import fitted, versions

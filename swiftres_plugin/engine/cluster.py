@@ -71,8 +71,8 @@ class DaskCluster:
         engine.reporter.stage(f"{name}: {'search and refinement' if anew.any() else 'refinement'}", len(rows))
         sample = sampled(engine, rows[anew], plan.search_shell) if anew.any() else None
         with engine.timed("search" if anew.any() else "refinement"), self._job(
-                engine, len(parts), noise=noise, reference=reference.cpu().numpy(), plan=replace(plan, trust=None),
-                diameter_a=diameter_a, sample=sample) as path:
+                engine, len(parts), noise=noise, reference=reference.cpu().numpy(),
+                plan=replace(plan, trust=None, settled=None), diameter_a=diameter_a, sample=sample) as path:
             tasks = [self._task(worker.align, block, path, local, anew[at], poses_of(previous, rows[at]))
                      for at, local, block in parts]
             results = self._results(tasks, engine.reporter, [len(at) for at, _, _ in parts])

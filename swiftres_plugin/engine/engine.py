@@ -22,8 +22,8 @@ from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.settings import RefineSettings
 
 # Working memory per voxel of the twofold padded cube, as measured and a little more:
-VOLUME_BYTES = 28  # to transform a map for the search
-MAP_BYTES = 36  # to transform sums back to a map
+VOLUME_BYTES = 8  # to transform a map for the search
+MAP_BYTES = 4  # to transform sums back to a map
 
 PowerSums = list[tuple[np.ndarray, np.ndarray]]  # sums of power (groups, S) and numbers of particles (groups,), part by part
 

@@ -110,7 +110,8 @@ def with_room(state: RefinementState, particles: Particles, seed: int) -> Refine
         average = noise.mean(1, keepdims=True).repeat(groups - noise.shape[1], axis=1)
         noise = np.concatenate([noise, average], axis=1)
     trust = None if state.trust is None else np.concatenate([state.trust, np.ones(new)])
-    state = replace(state, half=half, noise=noise, trust=trust)
+    settled = None if state.settled is None else np.concatenate([state.settled, np.zeros(new, dtype=bool)])
+    state = replace(state, half=half, noise=noise, trust=trust, settled=settled)
     if state.assignment is None:
         return state
     unknown = Assignment(np.tile(np.eye(3), (new, 1, 1)), np.zeros((new, 2)), np.full(new, NEVER), np.zeros(new),

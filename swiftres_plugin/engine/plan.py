@@ -15,7 +15,7 @@ STEADY = 0.01  # and when fewer than this share of the particles change their cl
 DOUBTED = 0.25  # share of the particles that is searched once more in the end: nearly all that are misplaced fit worst
 FINER_AGAIN = 0.75  # finest resolution of that search, in units of the first ones'
 COARSEST_SEARCH_A = 20.0  # a search ends no coarser than this, where the map reaches it
-FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain,
+FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain, for all particles,
 MOST_SEARCHES = 8  # and how many do while poses still turn
 TURNING = 2.0  # by more than this share of the angle that the resolution can tell apart: they do not stand where they belong
 
@@ -41,7 +41,8 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
         number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a),
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
-        shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust)
+        shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust,
+        settled=state.settled if len(history) >= FIRST_SEARCHES else None)
 
 
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:

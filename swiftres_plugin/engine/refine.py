@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -17,30 +16,26 @@ from swiftres_plugin.engine.align import (
     image_noise,
     reconstruct_half,
     residual_noise,
+    settled,
+    to_search,
 )
 from swiftres_plugin.engine.chance import trusted
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
-from swiftres_plugin.engine.data.search import Assignment, Candidates
-from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
 from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, weight_in_class, with_classes
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.grey_scale import starting_scale
 from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
-from swiftres_plugin.engine.maths.slices import extract_slices
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
 from swiftres_plugin.engine.searching import (
     evenly,
     is_steered,
-    joined,
-    search_rows,
-    separations,
-    steered_search,
     telling_shell,
-    total_evidence,
 )
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import entropy
@@ -56,13 +51,8 @@ from swiftres_plugin.engine.stages.postprocess import (
     sphere_mask,
 )
 
-SAMPLE = 500  # particles that find the grey scale of a map at their poses, and how far maps favour their own particles
-SEARCHED = 150  # and that find it where no pose is known
+SAMPLE = 500  # particles that tell how far maps favour their own
 JOIN_A = 40.0  # the halves share what is coarser than this, so that they keep one orientation
-FURTHEST_SCALE = 8  # factors of two that the grey scale of a map may be off the first guess
-CERTAIN = 10.0  # log-likelihood by which the negative of a map has to explain particles better
-MOST_LOST = 1.3  # factor by which a grid's poses make the likeliest scale too low: what is more is noise that fits
-LEAST_TOLD = 6.0  # log-likelihood between orientations below which refinements began to fail (docs/method.md)
 LEAST_RECALL = 0.99  # share of particles whose best pose the vector search must find
 UNLIKELY = 0.025  # probability below which a sample shows that it does not
 LEAST_PARTICLES = 2  # in each half of a class: with fewer its map stays as it was
@@ -87,7 +77,7 @@ def start(engine: Engine, references: Sequence[Map], mask: np.ndarray | None) ->
     for number, reference in enumerate(references, 1):
         alone = RefinementState(0, (started_class(engine, reference, mask),), noise, half, poses)
         name = "the starting map" if len(references) == 1 else f"starting map {number}"
-        scale = grey_scale(engine, alone, diameter(engine, alone), name)
+        scale = starting_scale(engine, alone, diameter(engine, alone), name)
         voxels = alone.classes[0].references[0] * scale
         classes.append(replace(alone.classes[0], references=(voxels, voxels)))
     return RefinementState(0, tuple(classes), noise, half, poses)
@@ -121,87 +111,6 @@ def diameter(engine: Engine, state: RefinementState) -> float:
     return widest_px * engine.spectra.band.pixel_size_a
 
 
-def grey_scale(engine: Engine, state: RefinementState, diameter_a: float, name: str) -> float:
-    """Factor that brings the map of a state of one class to the particles' scale, found with a sample of them.
-
-    `name` is what the user calls the map. Known poses give it by least squares. Else it is the likeliest at all poses
-    together, which on a grid is a little low, corrected by that of the best poses, which alone would explain noise too. Warns
-    when the negative of the map explains the particles better, and when the map tells no orientations.
-    """
-    rows = evenly(np.flatnonzero(state.half == 0), SAMPLE if state.assignment is not None else SEARCHED)
-    batch = engine.batch(rows, engine.spectra.band.up_to(state.last_shell).to(engine.device))
-    volume = engine.volume(state.classes[0].references[0], state.last_shell)
-    if state.assignment is not None:
-        given = given_candidates(state.assignment, rows, engine.device)
-        return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given), 1e-6)
-    plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
-    positive, likelihood = likeliest_scale(engine, state.noise[0], batch, volume, plan)
-    _, negative_likelihood = likeliest_scale(engine, state.noise[0], batch, -volume, plan)
-    if negative_likelihood > likelihood + CERTAIN:
-        engine.reporter.warning(f"The particles look like the negative of {name}. Particles must be white on black: if "
-                                "they are not, start again with --invert-contrast.")
-        return positive
-    told = float(separations(engine, volume * positive, state.noise[0], rows, state.last_shell)[:, -1].median())
-    warn_of_start(engine, state, told, name)
-    return positive * scale_at_best(engine, state.noise[0], batch, volume * positive, plan)
-
-
-def scale_at_best(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor, plan: IterationPlan) -> float:
-    """Least-squares factor of a Fourier volume, near its scale already, at the best pose of each particle."""
-    found = joined(search_rows(engine, steered_search(engine, volume, noise, batch.rows, plan), noise, batch.rows,
-                               np.zeros((len(engine.spectra), 2)), report=False)).best(1)
-    return min(max(fitted_scale(batch, per_sample(noise, batch), volume, found), 1.0), MOST_LOST)
-
-
-def warn_of_start(engine: Engine, state: RefinementState, told: float, name: str) -> None:
-    """Tell that orientations of a starting map differ by too small a log-likelihood, `told`, to begin with."""
-    if told < LEAST_TOLD:
-        limit_a = engine.spectra.band.box_a / state.last_shell
-        engine.reporter.warning(
-            f"At {limit_a:.0f} A {name} hardly tells how these particles are turned: orientations differ by a log-likelihood "
-            f"of {told:.1f}, where some {LEAST_TOLD:.0f} are needed. The refinement may end in a wrong structure or hand "
-            "that both halves share. Begin it with finer detail: a smaller --initial-resolution, and a map that holds it.")
-
-
-def sampled_rows(rows: np.ndarray) -> np.ndarray:
-    """Some `SAMPLE` of `rows`, evenly."""
-    return evenly(rows, SAMPLE)
-
-
-def likeliest_scale(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor,
-                    plan: IterationPlan) -> tuple[float, float]:
-    """Scale of a Fourier volume at which particles are likeliest, all poses taken together, and their log-likelihood there.
-
-    The best pose alone would give too large a scale: it explains noise too. Scales are tried in factors of two, from one at
-    which the map has a part of the images' power, and a parabola over the best three tells the rest.
-    """
-    few = extract_slices(volume, torch.eye(3, device=engine.device)[None], batch.band.wave_px)
-    power = (batch.images.abs() ** 2).mean() / (few.abs() ** 2 * batch.ctf ** 2).mean()
-    middle = 0.3 * float(power.sqrt())
-
-    @cache
-    def likelihood(step: int) -> float:
-        searcher = steered_search(engine, volume * (middle * 2.0 ** step), noise, batch.rows, plan)
-        return total_evidence(engine, searcher, noise, batch.rows)
-
-    best = max(range(-1, 2), key=likelihood)
-    onward = best  # 1 or -1, or 0 where the middle is best
-    while 0 < abs(best) < FURTHEST_SCALE - 1 and likelihood(best + onward) > likelihood(best):
-        best += onward
-    below, top, above = (likelihood(best + step) for step in (-1, 0, 1))
-    bend = below - 2 * top + above
-    return middle * 2.0 ** (best + (0.5 * (below - above) / bend if bend < 0 else 0.0)), top
-
-
-def fitted_scale(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates) -> float:
-    """Least-squares factor of a Fourier volume at given poses."""
-    slices = extract_slices(volume, found.image_to_volume[:, 0], batch.band.wave_px)
-    predicted = local.model(batch, slices, found.shift_a[:, 0])
-    cross = float(((batch.images * predicted.conj()).real / power).sum())
-    square = float((predicted.abs() ** 2 / power).sum())
-    return cross / max(square, 1e-30)
-
-
 def planned(engine: Engine, state: RefinementState) -> IterationPlan:
     """The plan of the next iteration. A search goes as far as the particles need to tell their orientation."""
     band, settings, diameter_a = engine.spectra.band, engine.settings, diameter(engine, state)
@@ -228,6 +137,7 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
     now = replace(now, shares=new_shares(engine, now, plan, assignment))
     assignment = with_classes(assignment, now.shares)
+    now = replace(now, settled=newly_settled(engine, state, plan, assignment, diameter_a))
     found = [renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes))]
     classes = tuple(one for one, _ in found)
     assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
@@ -237,6 +147,15 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
                    own_support=own_support(engine, state.half, noises, classes, assignment))
+
+
+def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment,
+                  diameter_a: float) -> np.ndarray | None:
+    """(N,) whether the iteration to `assignment` leaves no doubt where each particle stands, which only searches tell."""
+    if not plan.exhaustive or state.assignment is None:
+        return state.settled
+    reach_rad = engine.spectra.band.box_a / plan.last_shell / diameter_a
+    return settled(state.assignment, assignment, engine.operators, reach_rad)
 
 
 def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], classes: Sequence[ClassState],
@@ -251,7 +170,7 @@ def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], c
         for number, one in enumerate(classes):
             volumes = [engine.volume(reference, one.last_shell) for reference in one.references]
             for h in (0, 1):
-                rows = sampled_rows(np.flatnonzero((half == h) & (assignment.class_id == number)))
+                rows = evenly(np.flatnonzero((half == h) & (assignment.class_id == number)), SAMPLE)
                 own, other = (likelihood(engine, volumes[k], noise[h], rows, assignment, one.last_shell) for k in (h, 1 - h))
                 gains.append(own - other)
     every = np.concatenate(gains)
@@ -396,11 +315,13 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
     sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
     recall = Recall.of_all(engine.recalls)
+    halves = [np.flatnonzero(state.half == h) for h in (0, 1)]
+    anew = np.concatenate([to_search(engine, rows, plan, before) for rows in halves])
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
-        index=recall.index, recall_particles=recall.sampled,
+        index=recall.index, recall_particles=recall.sampled, searched=float(anew.mean()),
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 
 

@@ -15,6 +15,7 @@ from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import noise_and_window, opened_mask
+from swiftres_plugin.engine.grey_scale import scaled_reference
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import write_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
@@ -23,7 +24,6 @@ from swiftres_plugin.engine.maths.aberrations import shift_of_image
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.opening import open_engine
 from swiftres_plugin.engine.reconstruct import open_particles
-from swiftres_plugin.engine.reference_scale import scaled_reference
 from swiftres_plugin.engine.refine import draw_halves, input_poses
 from swiftres_plugin.engine.relax import Question, Relaxation, relax, scattered
 from swiftres_plugin.engine.report import Reporter, TeeReporter

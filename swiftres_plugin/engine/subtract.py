@@ -19,9 +19,9 @@ from swiftres_plugin.engine.io.tables import write_json
 from swiftres_plugin.engine.maths.fourier import filter_shells
 from swiftres_plugin.engine.recentre import Window, about, centre_of_mass, cut_map
 from swiftres_plugin.engine.reconstruct import open_particles
-from swiftres_plugin.engine.refine import sampled_rows
 from swiftres_plugin.engine.report import Reporter, TeeReporter
 from swiftres_plugin.engine.run import versions
+from swiftres_plugin.engine.searching import evenly
 from swiftres_plugin.engine.simulate import Projector
 from swiftres_plugin.engine.stages.postprocess import compute_fsc, signal_to_noise, solvent_mask
 from swiftres_plugin.engine.stages.preprocess import circular_window
@@ -29,6 +29,7 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import SubtractionSettings
 
 BATCH = 64
+SAMPLE = 500  # particles that find the grey scale of a map
 EDGE_PX = 1  # between the particle's circle and the border of the box
 WHOLE_MASK = 0.99  # of the mask, that a new box should hold
 WRITTEN = (layout.LEFT_STACK, layout.LEFT_MAP, layout.LEFT_MASK, layout.LEFT_FIGURES)
@@ -214,7 +215,7 @@ def normalised(images: np.ndarray, invert: bool) -> np.ndarray:
 
 def grey_scale(source: MrcSource, density: Map, rows: np.ndarray, invert: bool) -> float:
     """Factor that brings a map to the scale of the normalised images: least squares over a sample, of what is not constant."""
-    few = sampled_rows(rows)
+    few = evenly(rows, SAMPLE)
     if len(few) == 0:
         return 1.0
     images = normalised(source.read(few), invert)

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from synthetic import Phantom, assignment_of, engine_over, particle_set, plain_spectra
+from synthetic import Phantom, assignment_of, engine_over, particle_set, plain_spectra, random_poses
 
-from swiftres_plugin.engine.align import align_half, decided, to_search, without_own_support, without_twins
+from swiftres_plugin.engine.align import (
+    align_half,
+    decided,
+    settled,
+    to_search,
+    without_own_support,
+    without_twins,
+)
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Candidates
@@ -64,6 +71,29 @@ def test_a_share_of_every_optics_group_is_searched_again_the_worst_fitting():
     assert anew.sum() == 6 and trust[rows][anew].all()
     assert to_search(engine, rows, plan_of(), last).all()
     assert not to_search(engine, rows, plan_of(exhaustive=False), last).any()
+
+
+def test_settled_particles_are_not_searched_again():
+    """But for those that fit worst, in the end."""
+    source = particle_set(40)
+    engine, last = engine_over(plain_spectra(source)), assignment_of(source.particles.poses)
+    last.log_likelihood[:] = np.arange(40)
+    plan, rows = replace(plan_of(), settled=np.arange(40) % 2 == 0), np.arange(40)
+    assert np.array_equal(to_search(engine, rows, plan, last), ~plan.settled)
+    assert np.flatnonzero(to_search(engine, rows, replace(plan, share=0.25), last)).tolist() == list(range(10))
+
+
+def test_a_particle_settles_that_is_sure_to_stand_where_it_stood():
+    """Up to a mate; not one that turned, has another place nearly as likely, or changed its class."""
+    before = assignment_of(random_poses(5))
+    operators = symmetry_operators("C4")
+    turned = before.image_to_volume.copy()
+    turned[1] = operators[2] @ turned[1]
+    turned[2] = turned[2] @ Rotation.from_euler("x", 20, degrees=True).as_matrix()
+    probability, classes = np.ones(5), before.class_id.copy()
+    probability[3], classes[4] = 0.99, 1
+    after = replace(before, image_to_volume=turned, max_probability=probability, class_id=classes)
+    assert settled(before, after, operators, np.radians(10)).tolist() == [True, True, False, False, False]
 
 
 def plan_of(exhaustive: bool = True, share: float = 1.0) -> IterationPlan:

@@ -110,11 +110,13 @@ def test_new_particles_even_the_halves_out_and_are_searched():
     half = np.array([0, 0, 0, 1])
     assert np.bincount(np.concatenate([half, drawn(half, particles, 1)])).tolist() == [5, 4]
     noise = np.stack([np.full((1, 4), 2.0), np.full((1, 4), 6.0)])
-    state = RefinementState(3, (), noise, half, assignment_of(random_poses(4)), at_rest=True)
+    state = RefinementState(3, (), noise, half, assignment_of(random_poses(4)), at_rest=True,
+                            settled=np.ones(4, dtype=bool))
     grown = with_room(state, particles, 1)
     np.testing.assert_array_equal(grown.half[:4], half)
     assert grown.noise.shape == (2, 2, 4) and (grown.noise[1, 1] == 6).all() and not grown.at_rest
     np.testing.assert_array_equal(grown.assignment.log_likelihood[4:], np.full(5, NEVER))
+    assert grown.settled.tolist() == [True] * 4 + [False] * 5
 
 
 def test_only_the_new_ones_are_searched(monkeypatch):

@@ -89,6 +89,14 @@ def test_searches_go_on_while_poses_turn_farther_than_they_can_be_misjudged():
     assert searches(25.0, 3) and searches(25.0, 7) and not searches(25.0, 8)
 
 
+def test_the_first_searches_ask_settled_particles_too():
+    sure = np.array([True, False, True])
+    plans = [planned(dataclasses.replace(state(8, tuple(record(k, 40.0 - 8 * k) for k in range(1, done + 1))), settled=sure))
+             for done in (2, 3)]
+    assert all(plan.exhaustive for plan in plans)
+    assert plans[0].settled is None and np.array_equal(plans[1].settled, sure)
+
+
 def test_local_alignment_never_searches():
     assert not planned(state(), alignment="local").exhaustive
     assert not planned(state(4, (record(1, 20.0, False),)), alignment="local").exhaustive

@@ -364,7 +364,7 @@ def test_classes_volumes_and_curves_belong_together(classified):
 def test_classification_says_what_it_found(classified):
     summary, methods = " ".join(classified.summary()), " ".join(classified.methods())
     assert f"{4 * COUNT} particles in 2 classes" in summary and "Class 2:" in summary and "agreement of the halves" in summary
-    assert "from the best of 1 random starts" in methods and "to 16 A" in methods
+    assert "from the directions in which the particles vary" in methods and "to 16 A" in methods
 
 
 def test_classification_refuses_what_cannot_be(work):

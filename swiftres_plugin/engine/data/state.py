@@ -16,9 +16,9 @@ class IterationPlan:
 
     last_shell: finest shell compared; search_shell: finest shell of the vector search; exhaustive: search all orientations
     or only refine the poses of the last iteration; angular_step_rad, shift_step_a, shift_range_a: the search's grid;
-    share: of the particles to search, those that fit worst, while the others are refined; own_support, trust:
-    see `RefinementState`; gallery_seed: orientations of the gallery are turned by chance, each by up to a quarter of their
-    spacing, or stand on their grid (None).
+    share: of the particles to search, those that fit worst, while the others are refined, as `settled` ones are;
+    own_support, trust, settled: see `RefinementState`; gallery_seed: orientations of the gallery are turned by chance, each by
+    up to a quarter of their spacing, or stand on their grid (None).
     """
 
     number: int
@@ -32,6 +32,7 @@ class IterationPlan:
     own_support: float = 0.0
     gallery_seed: int | None = None
     trust: np.ndarray | None = None
+    settled: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class IterationRecord:
     resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
     class_changes: share of particles that changed class; class_entropy: mean entropy of their posterior over the classes, 0
     to 1; recall: share of `recall_particles` whose best pose the vector search found (not a number without a search);
-    untrusted: share of images that seem to show no particle; index: recipe of the vector search as built.
+    searched: share of particles that were searched, not only refined; untrusted: share of images that seem to show no
+    particle; index: recipe of the vector search as built.
     """
 
     number: int
@@ -73,6 +75,7 @@ class IterationRecord:
     class_entropy: float = 0.0
     recall: float = float("nan")
     recall_particles: int = 0
+    searched: float = 0.0
     untrusted: float = 0.0
     index: str = ""
 
@@ -102,7 +105,8 @@ class RefinementState:
     classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
     first; own_support: log-likelihood that a particle gains, on average, because it is itself part of the map it is
     compared with; trust: (N,) probability that each image shows the particle, its weight in the maps, or None while all
-    count alike; shares: (N, K) of the particles in the classes, None with one class.
+    count alike; shares: (N, K) of the particles in the classes, None with one class; settled: (N,) whether the last search
+    left each particle, sure of its pose, where it stood, None before there were two.
     """
 
     number: int
@@ -115,6 +119,7 @@ class RefinementState:
     own_support: float = 0.0
     trust: np.ndarray | None = None
     shares: np.ndarray | None = None
+    settled: np.ndarray | None = None
 
     @property
     def last_shell(self) -> int:

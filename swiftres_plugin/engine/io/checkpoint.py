@@ -22,6 +22,8 @@ from .mrc import read_map, write_map
 from .star import write_particles
 from .tables import read_fsc, write_fsc
 
+MAY_LACK = ("trust", "shares", "settled")  # arrays of a state that it has only after some iterations
+
 
 def save_state(run: Path, state: RefinementState, particles: Particles) -> Path:
     """Write `state` to its folder in `run` and return it. `particles` are those of the state, with its poses.
@@ -66,10 +68,7 @@ def _write_arrays(path: Path, state: RefinementState) -> None:
     if assignment is None:
         raise ValueError("only a state after an iteration can be saved")
     arrays = {name: getattr(assignment, name) for name in Assignment.__slots__}
-    if state.trust is not None:
-        arrays["trust"] = state.trust
-    if state.shares is not None:
-        arrays["shares"] = state.shares
+    arrays |= {name: getattr(state, name) for name in MAY_LACK if getattr(state, name) is not None}
     with path.open("wb") as file:
         np.savez(file, noise=state.noise, half=state.half, **arrays)
 
@@ -95,7 +94,7 @@ def load_state(folder: Path) -> RefinementState:
                          "Delete the folder to go on from the one before.") from error
     return RefinementState(
         numbers["number"], classes, found["noise"], found["half"], assignment, history, numbers["at_rest"],
-        numbers["own_support"], found.get("trust"), found.get("shares"))
+        numbers["own_support"], **{name: found.get(name) for name in MAY_LACK})
 
 
 def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:

@@ -6,11 +6,13 @@ interpolation causes in real space, sinc^2 along each axis, is divided out of th
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.maths.fourier import crop_or_pad
 from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host, point_by_point
+from swiftres_plugin.engine.maths.padded import cropped_cube, padded_spectrum
 
 PADDING = 2
 _CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
@@ -30,26 +32,14 @@ def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING
     Scaled so that a slice is the orthonormal two-dimensional transform of the sum over z.
     """
     n = voxels.shape[0]
-    cube = crop_or_pad(voxels / gridding_window(n, padding, voxels.device), padding * n)
-    spectrum = torch.fft.rfftn(torch.fft.ifftshift(cube))
-    spectrum = _centred_crop(spectrum, padded_limit(last_shell, padding)) / n
+    flattened = voxels / (n * gridding_window(n, padding, voxels.device))
+    spectrum = padded_spectrum(flattened, padding * n, padded_limit(last_shell, padding))
     return torch.view_as_real(spectrum).permute(3, 0, 1, 2)
 
 
 def padded_limit(last_shell: int, padding: int = PADDING) -> int:
     """K: the highest padded frequency a slice up to `last_shell` may touch."""
     return int(padding * (last_shell + 0.5)) + 1
-
-
-def _centred_crop(spectrum: torch.Tensor, limit: int) -> torch.Tensor:
-    """rfftn layout -> centred (2K+1, 2K+1, K+1); zeros where K passes the transform's own end."""
-    m = spectrum.shape[0]
-    wave = torch.arange(-limit, limit + 1, device=spectrum.device)
-    inside = (wave.abs() < m // 2)
-    place = wave % m
-    cube = spectrum[place[:, None, None], place[None, :, None], wave[limit:].clamp(max=m // 2)]
-    keep = inside[:, None, None] & inside[None, :, None] & inside[limit:]
-    return cube.masked_fill_(~keep, 0)
 
 
 def slice_coordinates(image_to_volume: torch.Tensor, wave_px: torch.Tensor,
@@ -187,15 +177,10 @@ def symmetrised(sums: torch.Tensor, operators: np.ndarray) -> torch.Tensor:
     return total
 
 
-def sums_to_map(spectrum: torch.Tensor, box_px: int, padding: int = PADDING) -> torch.Tensor:
-    """Map (n, n, n) of a centred half spectrum (2K+1, 2K+1, K+1) complex: inverse of `fourier_volume`."""
-    m = padding * box_px
-    limit = min(spectrum.shape[-1] - 1, m // 2 - 1)
-    skip = spectrum.shape[-1] - 1 - limit
-    inner = spectrum[skip:skip + 2 * limit + 1, skip:skip + 2 * limit + 1, :limit + 1]
-    full = torch.zeros((m, m, m // 2 + 1), dtype=spectrum.dtype, device=spectrum.device)
-    wave = torch.arange(-limit, limit + 1, device=spectrum.device) % m
-    full[wave[:, None], wave[None, :], :limit + 1] = inner
-    cube = torch.fft.irfftn(full, s=(m, m, m))
-    del full
-    return crop_or_pad(torch.fft.fftshift(cube), box_px) * box_px / gridding_window(box_px, padding, spectrum.device)
+def sums_to_map(columns: Callable[[slice], torch.Tensor], limit: int, box_px: int, padding: int = PADDING) -> torch.Tensor:
+    """Map (n, n, n) of a centred half spectrum (2K+1, 2K+1, K+1) complex, K = `limit`: inverse of `fourier_volume`.
+
+    columns: gives the planes y of a slice of the spectrum.
+    """
+    cube = cropped_cube(columns, limit, padding * box_px, box_px)
+    return cube * box_px / gridding_window(box_px, padding, cube.device)

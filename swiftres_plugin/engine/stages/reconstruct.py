@@ -8,11 +8,11 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
 from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
+from swiftres_plugin.engine.maths.padded import slabs
 from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map, symmetrised
 
 WIDEST_RAD = 0.35  # 20 degrees
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
-SLAB_POINTS = 1 << 22  # points of the grid worked on at once: the sums themselves take the memory, not what is done to them
 
 
 def insert(sums: torch.Tensor, batch: ParticleBatch, noise: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
@@ -56,18 +56,11 @@ def finished(sums: torch.Tensor, count: float, turns: np.ndarray | None = None) 
     return Accumulator(torch.complex(full[0], full[1]), full[2].clone(), count)  # a view would keep all of `full`
 
 
-def slabs(accumulator: Accumulator) -> list[slice]:
-    """The accumulator's planes z in consecutive pieces of a few million points."""
-    planes, points = len(accumulator.weight), accumulator.weight[0].numel()
-    step = max(1, SLAB_POINTS // points)
-    return [slice(first, min(first + step, planes)) for first in range(0, planes, step)]
-
-
-def grid_shells(accumulator: Accumulator, slab: slice = slice(None)) -> torch.Tensor:
-    """Image shell (rounded) of every point of the accumulator's grid, or of the planes z in `slab`."""
+def grid_shells(accumulator: Accumulator, slab: slice) -> torch.Tensor:
+    """Image shell (rounded) of every point of the planes y in `slab` of the accumulator's grid."""
     limit = accumulator.weight.shape[-1] - 1
     axis = torch.arange(-limit, limit + 1, device=accumulator.weight.device, dtype=torch.float32)
-    square = axis[slab, None, None] ** 2 + axis[None, :, None] ** 2 + axis[limit:][None, None, :] ** 2
+    square = axis[:, None, None] ** 2 + axis[None, slab, None] ** 2 + axis[limit:][None, None, :] ** 2
     return (square.sqrt() / PADDING).round().to(torch.int64)
 
 
@@ -75,8 +68,9 @@ def mean_weight(accumulator: Accumulator, shells: int) -> torch.Tensor:
     """Average weight on each shell 0..shells-1 (float32)."""
     sums = torch.zeros(shells, dtype=torch.float64, device=accumulator.weight.device)
     size = torch.zeros_like(sums)
-    for slab in slabs(accumulator):
-        grid, weight = grid_shells(accumulator, slab), accumulator.weight[slab]
+    planes = accumulator.weight.transpose(0, 1)
+    for slab in slabs(len(planes), planes[0].nbytes):
+        grid, weight = grid_shells(accumulator, slab), accumulator.weight[:, slab]
         sums += shell_sums(weight, grid, shells)
         size += shell_sums(torch.ones_like(weight), grid, shells)
     return (sums / size.clamp(min=1)).float()
@@ -94,9 +88,10 @@ def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | N
     ratio = torch.full((shells,), 1 / LEAST_WEIGHT) if signal_to_noise is None else torch.from_numpy(signal_to_noise).float()
     prior = mean / ratio.to(mean.device).clamp(min=1e-6, max=1 / LEAST_WEIGHT)
     prior = torch.cat([prior, prior.new_zeros(1)])
-    quotient = torch.zeros_like(accumulator.numerator)
-    for slab in slabs(accumulator):
+
+    def quotient(slab: slice) -> torch.Tensor:
         floor = prior[grid_shells(accumulator, slab).clamp(max=shells)]
-        divisor = torch.where(floor > 0, accumulator.weight[slab] + floor, torch.inf)
-        quotient[slab] = accumulator.numerator[slab] / divisor
-    return sums_to_map(quotient.to(device or quotient.device), box_px)
+        divisor = torch.where(floor > 0, accumulator.weight[:, slab] + floor, torch.inf)
+        return (accumulator.numerator[:, slab] / divisor).to(device or floor.device)
+
+    return sums_to_map(quotient, accumulator.weight.shape[-1] - 1, box_px)

@@ -30,7 +30,8 @@ def state_of(number: int) -> RefinementState:
     classes = tuple(class_of(random, resolution_a) for resolution_a in (12.5, float("inf")))
     return RefinementState(
         number, classes, random.random((2, 1, 16), dtype=np.float32), np.arange(COUNT) % 2, assignment_of(poses, number),
-        (record,), number == 3, trust=None if number == 1 else random.random(COUNT))
+        (record,), number == 3, trust=None if number == 1 else random.random(COUNT),
+        settled=None if number == 1 else random.random(COUNT) < 0.5)
 
 
 def class_of(random: np.random.Generator, resolution_a: float) -> ClassState:
@@ -49,7 +50,7 @@ def save(run, number: int):
 def same(a: RefinementState, b: RefinementState) -> None:
     for name in ("number", "at_rest"):
         assert getattr(a, name) == getattr(b, name)
-    for name in ("noise", "half", "trust"):
+    for name in ("noise", "half", "trust", "settled"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     for name in Assignment.__slots__:
         np.testing.assert_array_equal(getattr(a.assignment, name), getattr(b.assignment, name))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from synthetic import Phantom, engine_over, particle_set, plain_spectra
 
+from swiftres_plugin.engine.maths import padded
 from swiftres_plugin.engine.maths.fourier import shells_3d
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators, turns_of_axes
-from swiftres_plugin.engine.stages import reconstruct
 from swiftres_plugin.engine.stages.postprocess import correlation
-from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_weight, slabs, solve
+from swiftres_plugin.engine.stages.reconstruct import finished, insert, mean_weight, solve
 
 IDENTITY = torch.eye(3)[None]
 
@@ -79,8 +79,7 @@ def test_parts_add_up(source, whole):
 def test_slabs_change_nothing(whole, monkeypatch):
     ratio = np.linspace(3, 0, 17)
     expected = solve(whole, 32, ratio)
-    monkeypatch.setattr(reconstruct, "SLAB_POINTS", 5000)
-    assert len(slabs(whole)) > 20
+    monkeypatch.setattr(padded, "SLAB_BYTES", 50_000)  # two planes
     torch.testing.assert_close(solve(whole, 32, ratio), expected)
 
 
