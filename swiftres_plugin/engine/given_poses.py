@@ -8,6 +8,7 @@ from operator import add
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 
 from swiftres_plugin.engine.align import RESIDUAL_BYTES, image_noise, reconstruct_half, residual_noise
 from swiftres_plugin.engine.checks import check_mask
@@ -87,13 +88,14 @@ def map_of_folds(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator]
 
 
 def small_engine(engine: Engine, window: np.ndarray, resolution_a: float) -> tuple[Engine, np.ndarray]:
-    """The engine on the shells up to a resolution, in the smallest box that holds them, and the window in that box.
+    """The engine on the shells up to a resolution, in a small box that holds them (of a size without large prime factors,
+    since its transforms are most of the work), and the window in that box.
 
     It reports nothing and keeps its own accounts: what is done in many small steps is told of as a whole.
     """
     spectra = engine.spectra
     band = spectra.band.up_to(spectra.band.shell_of(resolution_a))
-    box_px = min(spectra.band.box_px, 2 * (band.last_shell + MARGIN_SHELLS))
+    box_px = min(spectra.band.box_px, 2 * next_fast_len(band.last_shell + MARGIN_SHELLS, real=True))
     small = Band(box_px, band.box_a / box_px, band.wave_px, band.shell)
     fitting = resample_cube(torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32)), box_px).clamp(0, 1)
     cut = Spectra(spectra.values[:, :len(small)], small, spectra.particles)

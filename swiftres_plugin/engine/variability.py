@@ -11,6 +11,8 @@ particles lie on either side of it, so a small class shows as a large one does.
 * What differs between conformations stands in one place; noise is everywhere. Directions are damped, shell by shell and
   then region by region, by how far two sets of folds agree in them.
 * Coordinates are made uncorrelated and of variance one in every round, which keeps directions apart and weak ones alive.
+* What a small change of a particle's pose or contrast would explain does not count, as far as the particles vary in these
+  (stages/nuisance.py): both are variations too, and the same in both halves.
 """
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ from swiftres_plugin.engine.given_poses import map_of_folds
 from swiftres_plugin.engine.maths.fourier import filter_shells, phase_ramp
 from swiftres_plugin.engine.maths.mixture import likeliest
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, insert_slices
+from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import difference_gain, local_gain, uncorrelated
 from swiftres_plugin.engine.stages.noise import per_sample
+from swiftres_plugin.engine.stages.nuisance import deviations, products, whitened
 from swiftres_plugin.engine.stages.postprocess import correlation
 from swiftres_plugin.engine.stages.reconstruct import finished
 
@@ -41,20 +45,23 @@ HALF_FOLDS = (range(0, FOLDS // 2), range(FOLDS // 2, FOLDS))
 SETS = 2 * (FOLDS - 1) / FOLDS  # how many of these a map of all folds but one is made of
 ROUNDS = 24
 MOST_PARTICLES = 10_000  # of a half that directions are found from
+HELD_BYTES = 150  # of a coefficient of a particle: what is held of it, and as much again to work with
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Residuals:
     """What the mean map leaves of n particles, in units of their noise: values (n, L) complex, centred; transfer (n, L), the
-    CTF in the same units; rotation (n, 3, 3)."""
+    CTF in the same units; rotation (n, 3, 3); nuisance (n, 6, L), what pose and contrast may explain of anything: the values
+    are without it already."""
 
     values: torch.Tensor
     transfer: torch.Tensor
     rotation: torch.Tensor
+    nuisance: torch.Tensor
 
     def take(self, rows: np.ndarray) -> Residuals:
         index = torch.from_numpy(rows).to(self.values.device)
-        return Residuals(self.values[index], self.transfer[index], self.rotation[index])
+        return Residuals(*(getattr(self, name)[index] for name in Residuals.__slots__))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,7 +82,7 @@ def find_directions(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: 
 
     engine: with the band to compare on; window: (n, n, n), through which maps are seen, in its box.
     """
-    rows = np.sort(generator.permutation(rows)[:MOST_PARTICLES])
+    rows = np.sort(generator.permutation(rows)[:most_rows(engine)])
     seen = residuals(engine, noise, rows, poses, mean_map(engine, noise, rows, poses, window))
     folds = [np.arange(number, len(rows), FOLDS) for number in range(FOLDS)]
     z = uncorrelated(generator.standard_normal((len(rows), count)))
@@ -92,7 +99,12 @@ def find_coordinates(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
                      maps: Sequence[torch.Tensor]) -> Coordinates:
     """Coordinates of the particles at `rows` about the map `mean`, on directions that were found without them."""
     return Coordinates.joined([coordinates(engine, residuals(engine, noise, part, poses, mean), maps)
-                               for part in np.array_split(rows, max(1, -(-len(rows) // MOST_PARTICLES)))])
+                               for part in np.array_split(rows, max(1, -(-len(rows) // most_rows(engine))))])
+
+
+def most_rows(engine: Engine) -> int:
+    """Particles whose residuals are held at one time."""
+    return max(FOLDS, min(MOST_PARTICLES, int(engine.compute.memory_bytes / 4 / (len(engine.spectra.band) * HELD_BYTES))))
 
 
 def mean_map(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, window: np.ndarray) -> torch.Tensor:
@@ -102,20 +114,40 @@ def mean_map(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignm
 
 def residuals(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, mean: torch.Tensor) -> Residuals:
     """What a map leaves of the particles at `rows`; `poses` are those of all."""
-    band = engine.spectra.band.to(engine.device)
-    volume = engine.volume(mean, band.last_shell)
-    wave = band.wave_px.float() / band.box_a
+    whole, home = engine.spectra.band, engine.device
+    volume = engine.volume(mean, whole.last_shell)
 
-    def left(part: np.ndarray) -> Residuals:
-        batch = engine.batch(part, band)
-        rotation = torch.from_numpy(poses.image_to_volume[part]).float().to(engine.device)
-        shift_a = torch.from_numpy(poses.shift_a[part]).float().to(engine.device)
-        unit = per_sample(noise, batch).rsqrt()
-        explained = extract_slices(volume, rotation, band.wave_px) * batch.ctf
-        return Residuals((batch.images * phase_ramp(wave, -shift_a) - explained) * unit, batch.ctf * unit, rotation)
+    def leaving(place: Compute) -> Callable[[np.ndarray], tuple[torch.Tensor, ...]]:
+        here, band, volume_here = engine.on(place), whole.to(place.device), volume.to(place.device)
 
-    parts = engine.compute.map(left, engine.compute.batches(rows, len(band) * INSERT_BYTES))
-    return Residuals(*(torch.cat([getattr(part, name) for part in parts]) for name in Residuals.__slots__))
+        def left(part: np.ndarray) -> tuple[torch.Tensor, ...]:
+            batch = here.batch(part, band)
+            rotation = torch.from_numpy(poses.image_to_volume[part]).float().to(place.device)
+            shift_a = torch.from_numpy(poses.shift_a[part]).float().to(place.device)
+            unit = per_sample(noise, batch).rsqrt()
+            explained, changes = local.explained(batch, volume_here, rotation)
+            values = (batch.images * phase_ramp(band.wave_px.float() / band.box_a, -shift_a) - explained) * unit
+            jacobian = torch.cat([changes, explained[:, None]], dim=1) * unit[:, None]
+            told = products(jacobian, jacobian), products(jacobian, values[:, None])[..., 0]
+            return tuple(one.to(home) for one in (values, batch.ctf * unit, rotation, jacobian, *told))
+
+        return left
+
+    parts = engine.compute.spread(leaving, engine.compute.batches(rows, len(whole) * HELD_BYTES))
+    values, transfer, rotation, jacobian, overlap, linear = (torch.cat(some) for some in zip(*parts))
+    return without_nuisance(engine, Residuals(values, transfer, rotation, jacobian), overlap, linear)
+
+
+def without_nuisance(engine: Engine, seen: Residuals, overlap: torch.Tensor, linear: torch.Tensor) -> Residuals:
+    """The residuals without what pose and contrast may explain, from J in the place of `nuisance`, which is overwritten, its
+    products (n, 6, 6) with itself and (n, 6) with the residuals."""
+    deviation = deviations(overlap.double(), linear.double()).float()
+    for part in engine.compute.batches(np.arange(len(linear)), len(engine.spectra.band) * HELD_BYTES):
+        at = slice(part[0], part[-1] + 1)
+        seen.nuisance[at] = whitened(seen.nuisance[at], overlap[at], deviation)
+        share = products(seen.nuisance[at], seen.values[at, None])
+        seen.values[at] -= (share * seen.nuisance[at]).sum(1)
+    return seen
 
 
 def direction(engine: Engine, seen: Residuals, folds: Sequence[np.ndarray], along: np.ndarray,
@@ -167,8 +199,10 @@ def coordinates(engine: Engine, seen: Residuals, maps: Sequence[torch.Tensor]) -
     def told(part: np.ndarray) -> Coordinates:
         some = seen.take(part)
         slices = [extract_slices(volume, some.rotation, band.wave_px) * some.transfer for volume in volumes]
-        flat, values = torch.view_as_real(torch.stack(slices, 1)).flatten(2), torch.view_as_real(some.values).flatten(1)
-        linear, precision = (flat @ values[..., None])[..., 0], flat @ flat.transpose(1, 2)
+        along = torch.stack(slices, 1)
+        hidden = products(along, some.nuisance)
+        linear = products(along, some.values[:, None])[..., 0]
+        precision = products(along, along) - hidden @ hidden.transpose(1, 2)
         return Coordinates(linear.double().cpu().numpy(), precision.double().cpu().numpy())
 
     batches = engine.compute.batches(np.arange(len(seen.rotation)), len(band) * INSERT_BYTES * len(maps))

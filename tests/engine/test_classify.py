@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from synthetic import (
     PLACES_A,
     WEIGHTS,
@@ -33,12 +34,18 @@ BODY = Phantom(places_a=np.concatenate([PLACES_A, -0.6 * PLACES_A[:3]]), weights
 WITH_LOBE = Phantom(np.concatenate([BODY.places_a, [[-10.0, 30, -12]]]), np.append(BODY.weights, 0.8))
 
 
-def mixed(minority: float, other: Phantom = WITH_LOBE) -> tuple[ArraySource, np.ndarray]:
-    """Particles of which some have the lobe, and which (0 or 1)."""
-    particles = described(random_poses(COUNT))
-    label = (np.random.default_rng(4).random(COUNT) < minority).astype(int)
-    images = np.where(label[:, None, None] == 1, images_of(other, particles, 0.6), images_of(BODY, particles, 0.6))
-    return ArraySource(particles, images), label
+def mixed(minority: float, other: Phantom = WITH_LOBE, uneven: bool = False) -> tuple[ArraySource, np.ndarray]:
+    """Particles of which some have the lobe, and which (0 or 1). Uneven: their contrast differs by a quarter, and their poses
+    are off by 2.5 degrees about each axis."""
+    particles, random = described(random_poses(COUNT)), np.random.default_rng(4)
+    label = (random.random(COUNT) < minority).astype(int)[:, None, None]
+    images = np.where(label == 1, images_of(other, particles), images_of(BODY, particles))
+    if uneven:
+        images *= 1 + 0.25 * random.standard_normal((COUNT, 1, 1))
+        off = Rotation.from_rotvec(np.deg2rad(2.5) * random.standard_normal((COUNT, 3))).as_matrix()
+        particles = replace(particles, poses=replace(particles.poses, image_to_volume=particles.poses.image_to_volume @ off))
+    noise = 0.6 * np.random.default_rng(7).standard_normal(images.shape)
+    return ArraySource(particles, (images + noise).astype(np.float32)), label[:, 0, 0]
 
 
 def setting_over(source: ArraySource, **changes) -> tuple:
@@ -53,9 +60,9 @@ def right(shares: np.ndarray, label: np.ndarray) -> float:
     return max(same, 1 - same)
 
 
-@pytest.mark.parametrize("minority", [0.5, 0.15])
-def test_a_lobe_is_found_from_nothing(minority):
-    source, label = mixed(minority)
+@pytest.mark.parametrize("minority, uneven", [(0.5, False), (0.2, True)])
+def test_a_lobe_is_found_from_nothing(minority, uneven):
+    source, label = mixed(minority, uneven=uneven)
     engine, setting = setting_over(source)
     found = classify(engine, setting, 2, RESOLUTION_A, starts=1, seed=1)
     assert right(found[-1].shares, label) > 0.95

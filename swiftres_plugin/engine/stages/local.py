@@ -131,6 +131,14 @@ def plain_evaluate(batch: ParticleBatch, noise: torch.Tensor, volume: torch.Tens
     return Fit(rotation, shift_a, score, first, 2 * jacobian @ jacobian.transpose(1, 2))
 
 
+def explained(batch: ParticleBatch, volume: torch.Tensor, rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a map predicts of centred images (B, L), and how that changes with (w, t) of their poses (B, 5, L)."""
+    slices, gradient = slices_and_gradients(volume, rotation, batch.band.wave_px)
+    centred = torch.zeros_like(rotation[:, 0, :2])
+    predicted = model(batch, slices, centred)
+    return predicted, _jacobian(batch, predicted, gradient, centred)
+
+
 def _jacobian(batch: ParticleBatch, predicted: torch.Tensor, gradient: torch.Tensor, shift_a: torch.Tensor) -> torch.Tensor:
     """d model / d (w_x, w_y, w_z, t_x, t_y): (B, 5, L) complex."""
     wave = batch.band.wave_px.to(shift_a.dtype)
