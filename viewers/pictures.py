@@ -248,7 +248,8 @@ def _course_of_certainty(frame: Any, rows: list[dict[str, Any]]) -> None:
               "particles kept": [None if row.get("untrusted") is None else 1 - row["untrusted"] for row in rows]}
     if any(len(row["class_sizes"]) > 1 for row in rows):
         shares["particles that changed class"] = [row["class_changes"] for row in rows]
-    for (name, values), marker in zip(shares.items(), "osD^"):
+        shares["entropy of the class posterior (1: none is sure)"] = [row.get("class_entropy") for row in rows]
+    for (name, values), marker in zip(shares.items(), "osD^v"):
         if any(value is not None for value in values):
             frame.plot([row["number"] for row in rows], [np.nan if value is None else value for value in values],
                        marker=marker, label=name)

@@ -24,7 +24,7 @@ from swiftres_plugin.engine.variability import (
 
 @pytest.fixture(scope="module")
 def few():
-    """A sixth of the particles with the lobe, uneven in contrast and pose: a small engine, the setting, and the window in its box."""
+    """A sixth of the particles with the lobe, uneven in contrast and pose: small engine, setting, window in its box."""
     source, label = mixed(0.17, uneven=True)
     engine, setting = setting_over(source)
     small, window = small_engine(engine, setting.window, RESOLUTION_A)
@@ -67,7 +67,8 @@ def test_coordinates_are_those_of_the_likelihood(few, found):
     hidden = products(seen.nuisance, made[:, None])[..., 0]
     assert (hidden.norm(dim=1) > 0.1 * made.norm(dim=1)).any()  # part of a lobe looks like a change of pose or contrast
     gained = 2 * (seen.values * made.conj()).real.sum(1) - made.abs().square().sum(1) + hidden.square().sum(1)
-    np.testing.assert_allclose(gained.numpy(), 2 * told.linear[:, 0] * 0.7 - told.precision[:, 0, 0] * 0.49, rtol=2e-3, atol=0.02)
+    expected = 2 * told.linear[:, 0] * 0.7 - told.precision[:, 0, 0] * 0.49
+    np.testing.assert_allclose(gained.numpy(), expected, rtol=2e-3, atol=0.02)
 
 
 def test_brighter_particles_and_poses_a_little_off_are_no_directions(few, found):

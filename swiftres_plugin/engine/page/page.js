@@ -111,11 +111,19 @@ function showCourse(data) {
   host.append(panel("Resolution by iteration", lineChart(x, y, [...reached, used])), panel("Change of the poses", changes(all, x)));
   if (classes > 1) {
     const sizes = Object.fromEntries(reached.map((line, c) => [line.name, all.map(one => one.class_sizes[c])]));
-    host.append(panel("Particles in the classes", stackChart(numbers, sizes, "particles")));
+    host.append(panel("Particles in the classes", stackChart(numbers, sizes, "particles")), panel("Rest of the classes", stability(all, x)));
   }
   const stages = [...new Set(all.flatMap(one => Object.keys(one.seconds)))];
   const seconds = Object.fromEntries(stages.map(name => [name, all.map(one => one.seconds[name] || 0)]));
   host.append(panel("Seconds by iteration", stackChart(numbers, seconds, "seconds")));
+}
+
+// Share of the particles that changed class, and how unsure they are of it (entropy: 0 sure, 1 not at all).
+function stability(all, x) {
+  const numbers = all.map(one => one.number), marks = [0, 0.25, 0.5, 0.75, 1].map(at => ({at, label: String(at)}));
+  const lines = [["changed class", "class_changes"], ["entropy", "class_entropy"]].map(([name, key], c) => ({
+    name, colour: COLOURS[c], dots: true, x: numbers, y: all.map(one => one.class_sizes.filter(n => n > 0).length > 1 ? one[key] : null)}));
+  return lineChart(x, {low: 0, high: 1.05, ticks: marks, label: "share"}, lines);
 }
 
 // Median turn and move since the iteration before, in powers of ten.

@@ -11,7 +11,6 @@ do is found from the particles (empirical Bayes).
 """
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 GROUPS = (slice(0, 3), slice(3, 5), slice(5, 6))  # turn (rad), move (A), contrast: each has one deviation
