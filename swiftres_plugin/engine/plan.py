@@ -10,6 +10,7 @@ from swiftres_plugin.settings import RefineSettings
 
 STEP_OF_RESOLUTION = 1.0  # grid spacing in units of (resolution / diameter); the local refinement reaches farther
 MARGIN = 0.1  # share of shells beyond the FSC limit that are compared too: their weight is what their SNR deserves
+GAIN = 0.97  # a search improves the resolution when it brings it under this part of what it was
 STILL = 0.15  # an iteration is at rest when poses turn less than this share of the finest resolution's angle
 STEADY = 0.01  # and when fewer than this share of the particles change their class
 DOUBTED = 0.25  # share of the particles that is searched once more in the end: nearly all that are misplaced fit worst
@@ -26,7 +27,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
 
     telling_shell: up to which the particles have to be compared to tell their orientation (see `telling`).
     """
-    history = state.history
+    history = since_gain(state.history)
     again = not all(r.exhaustive for r in history)
     search_a = (settings.search.search_resolution or COARSEST_SEARCH_A) * (FINER_AGAIN if again else 1.0)
     search_shell = min(state.last_shell, max(band.shell_of(search_a), telling_shell))
@@ -42,19 +43,27 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
         shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust,
-        settled=state.settled if len(history) >= FIRST_SEARCHES else None)
+        settled=state.settled if len(state.history) >= FIRST_SEARCHES else None)
+
+
+def since_gain(history: tuple[IterationRecord, ...]) -> tuple[IterationRecord, ...]:
+    """The iterations since the last search after local ones that improved the resolution: there all begins anew."""
+    later = [i for i in range(1, len(history)) if history[i].exhaustive and not history[i - 1].exhaustive]
+    gains = [i for i in later if history[i].resolution_a < GAIN * min(r.resolution_a for r in history[:i])]
+    return history[gains[-1]:] if gains else history
 
 
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:
     """Search all orientations at first, while that improves the resolution or turns poses, and once more in the end.
 
-    The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance.
+    The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance. Where
+    that improves the resolution, it was not the last.
     """
-    history = state.history
+    history = since_gain(state.history)
     if settings.schedule.alignment == "local":
         return False
     if all(r.exhaustive for r in history):
-        gains = len(history) < FIRST_SEARCHES or history[-1].resolution_a < 0.97 * history[-2].resolution_a
+        gains = len(history) < FIRST_SEARCHES or history[-1].resolution_a < GAIN * history[-2].resolution_a
         return gains or len(history) < MOST_SEARCHES and turning(history[-1], diameter_a)
     return not searched_again(history) and resting(history, diameter_a)
 
@@ -110,4 +119,5 @@ def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
 
 def at_rest(history: tuple[IterationRecord, ...], diameter_a: float, settings: RefineSettings) -> bool:
     """True when the refinement is done: at rest after its last search (or without one, when only local work was asked for)."""
-    return resting(history, diameter_a) and (settings.schedule.alignment == "local" or searched_again(history))
+    latest = since_gain(history)
+    return resting(latest, diameter_a) and (settings.schedule.alignment == "local" or searched_again(latest))

@@ -149,13 +149,24 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
                    own_support=own_support(engine, state.half, noises, classes, assignment))
 
 
+def searched_anew(engine: Engine, state: RefinementState, plan: IterationPlan) -> np.ndarray:
+    """(N,) which particles the plan's iteration searches, each half for itself."""
+    anew = np.zeros(len(state.half), dtype=bool)
+    for h in (0, 1):
+        rows = np.flatnonzero(state.half == h)
+        anew[rows] = to_search(engine, rows, plan, state.assignment)
+    return anew
+
+
 def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment,
                   diameter_a: float) -> np.ndarray | None:
-    """(N,) whether the iteration to `assignment` leaves no doubt where each particle stands, which only searches tell."""
+    """(N,) whether searches, that of the iteration to `assignment` the last, leave no doubt where each particle stands."""
     if not plan.exhaustive or state.assignment is None:
         return state.settled
     reach_rad = engine.spectra.band.box_a / plan.last_shell / diameter_a
-    return settled(state.assignment, assignment, engine.operators, reach_rad)
+    stands = settled(state.assignment, assignment, engine.operators, reach_rad)
+    before = np.zeros_like(stands) if state.settled is None else state.settled
+    return stands & (before | searched_anew(engine, state, plan))
 
 
 def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], classes: Sequence[ClassState],
@@ -315,13 +326,12 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
     sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
     recall = Recall.of_all(engine.recalls)
-    halves = [np.flatnonzero(state.half == h) for h in (0, 1)]
-    anew = np.concatenate([to_search(engine, rows, plan, before) for rows in halves])
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
-        index=recall.index, recall_particles=recall.sampled, searched=float(anew.mean()),
+        index=recall.index, recall_particles=recall.sampled,
+        searched=float(searched_anew(engine, state, plan).mean()),
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 
 

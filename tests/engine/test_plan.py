@@ -120,6 +120,18 @@ def test_a_last_search_follows_when_the_refinement_has_settled():
     assert [planned(state(20, h)).exhaustive for h in (moving, settled, again)] == [False, True, False]
 
 
+def test_all_begins_anew_where_the_last_search_improves_the_resolution():
+    """Searches of all particles, local iterations and a last search follow, until that improves nothing."""
+    settled = (*SEARCHES, *IDLE)
+    better = (*settled, record(8, 8.0), record(9, 8.0), record(10, 8.0, turn_deg=0.1))
+    rest = (*better, *(record(n, 8.0, False, 0.1) for n in (11, 12, 13)))
+    plans = [planned(state(20, h)) for h in (better[:-2], better[:-1], better, rest)]
+    assert [plan.exhaustive for plan in plans] == [True, True, False, True]
+    assert [plan.share for plan in plans if plan.exhaustive] == [1.0, 1.0, plans[-1].share] and plans[-1].share < 0.5
+    assert not rests(rest)
+    assert rests((*rest, record(14, 8.0), *(record(n, 8.0, False, 0.1) for n in (15, 16, 17))))
+
+
 def test_the_last_search_asks_those_that_fit_worst_more_finely_and_more_widely():
     settled = (*SEARCHES, *IDLE)
     first, last = planned(state(20, SEARCHES[:2])), planned(state(20, settled))
