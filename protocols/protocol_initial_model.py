@@ -32,8 +32,9 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     *Inputs.* Particles with CTF, white on black. Poses that they may have are ignored.
 
     *How it works.* The particles are first parted into classes of one view. From random orientations of these classes, each
-    step shares every class out over all orientations by its likelihood, from a coarse to a finer resolution. Of several such
-    starts the one that explains the classes best goes on: all particles are aligned to its volume and make the next, twice.
+    step shares every class out over all orientations by its likelihood, from a coarse to a finer resolution. The likeliest of
+    several such starts go on over single particles, and the volume that explains others best is taken: all particles are
+    aligned to it and make the next, twice.
 
     *Outputs.* The volume (with several: the volumes and the classes) and the particles with their poses. There are no half
     maps: a resolution cannot be measured here, a refinement does that.

@@ -130,7 +130,7 @@ def tell(models: InitialModels, output: Path, reporter: Reporter) -> None:
     for number, size in enumerate(sizes, 1):
         reporter.message(f"Map of {size} particles: {output / layout.map_name(number)}")
     reporter.message(f"{models.agreeing} of the {len(models.agreement)} likeliest random starts came to the same maps, at "
-                     f"{models.resolution_a:.1f} A: half or more of their classes stand alike.")
+                     f"{models.resolution_a:.1f} A: half or more of the particles shown to them stand alike.")
 
 
 def tell_next(models: InitialModels, settings: ModelSettings, particles: str, output: Path, reporter: Reporter) -> None:

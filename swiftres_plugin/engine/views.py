@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.class_averages import INSERT_BYTES, added, searched
+from swiftres_plugin.engine.class_averages import INSERT_BYTES, added
 from swiftres_plugin.engine.class_search import polar_batch, search_band
 from swiftres_plugin.engine.data.classes import ClassSearch
 from swiftres_plugin.engine.data.search import Band
@@ -22,26 +22,31 @@ from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.maths.polar import angle_count, cell_area, polar_band, real_rings_of, ring_angles, rings_of
 from swiftres_plugin.engine.maths.resample import images_from
 from swiftres_plugin.engine.stages.noise import per_sample
+from swiftres_plugin.engine.stages.turns import Placings
 from swiftres_plugin.settings import ClassSettings
 
 EMPTY = 1e-6  # of the mean weight: a class that holds no particle
 EDGE = 0.15  # of an average's highest density: what is above belongs to the particle
+CLASS_TRUST = (1 / 40, 1 / 4)  # of log-likelihoods at the first and the last step: a class does not quite show one view;
+PARTICLE_TRUST = (1 / 5, 1.0)  # a particle does
 WIDE = 0.9  # the diameter is that of the class at this quantile: views along the longest axis show less of it
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Views:
-    """Sums of K classes on a band of rings: harmonics (K, R, M) of Q (numerator) and W (weight)."""
+    """Sums of K classes on a band of rings: harmonics (K, R, M) of Q (numerator) and W (weight), and how far their
+    log-likelihoods are trusted in the first and the last step."""
 
     numerator: torch.Tensor
     weight: torch.Tensor
     band: Band
+    trust: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.numerator)
 
     def take(self, rows: np.ndarray) -> Views:
-        return Views(self.numerator[rows], self.weight[rows], self.band)
+        return Views(self.numerator[rows], self.weight[rows], self.band, self.trust)
 
     def batch(self, rings: int) -> ParticleBatch:
         """The classes as images Q / sqrt(W) of transfer sqrt(W) and noise power 1, on the first rings and as many angles as
@@ -54,9 +59,9 @@ class Views:
         return ParticleBatch(np.arange(len(self)), images, root, group, band)
 
 
-def class_views(engine: Engine, search: ClassSearch, settings: ClassSettings) -> Views:
+def class_views(engine: Engine, search: ClassSearch, placings: Placings, settings: ClassSettings) -> Views:
     """Views of the classes that hold particles, each particle in its likeliest ones by its shares in them."""
-    band, placings = search_band(engine, settings), searched(engine, search, settings)
+    band = search_band(engine, settings)
 
     def of_part(part: np.ndarray) -> torch.Tensor:
         batch, rows = polar_batch(engine, part, band), torch.from_numpy(part).to(engine.device)
@@ -66,7 +71,24 @@ def class_views(engine: Engine, search: ClassSearch, settings: ClassSettings) ->
     parts = engine.compute.batches(np.arange(len(engine.spectra)), len(band) * 4 * INSERT_BYTES)
     numerator, weight = torch.stack(engine.compute.map(of_part, parts)).sum(0)[:, :, 0]
     total = weight[:, :, 0].real.sum(1)
-    return Views(numerator, weight, band).take(torch.nonzero(total > EMPTY * total.mean())[:, 0].cpu().numpy())
+    held = torch.nonzero(total > EMPTY * total.mean())[:, 0].cpu().numpy()
+    return Views(numerator, weight, band, CLASS_TRUST).take(held)
+
+
+def particle_views(engine: Engine, search: ClassSearch, placings: Placings, settings: ClassSettings,
+                   rows: np.ndarray) -> Views:
+    """Views of the single particles at `rows`, centred as in their likeliest class."""
+    band = search_band(engine, settings)
+
+    def of_part(part: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, best = polar_batch(engine, part, band), placings.take(torch.from_numpy(part).to(engine.device)).best()
+        number, zero = torch.arange(len(part), device=engine.device), torch.zeros_like(best.psi_rad)
+        alone = Placings(number[:, None], zero, best.shift_a, zero)
+        return added(batch, per_sample(search.noise, batch), alone, torch.zeros_like(number), len(part))
+
+    parts = engine.compute.map(of_part, engine.compute.batches(rows, len(band) * 4 * INSERT_BYTES))
+    numerator, weight = (torch.cat(sums)[:, 0] for sums in zip(*parts))
+    return Views(numerator, weight, band, PARTICLE_TRUST)
 
 
 def particle_diameter(search: ClassSearch, band: Band) -> float:

@@ -11,13 +11,14 @@ from swiftres_plugin.engine.class_search import polar_batch
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.classes import ClassSearch
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.polar import cell_area, harmonics, polar_band
 from swiftres_plugin.engine.maths.resample import spectra_at
 from swiftres_plugin.engine.report import SilentReporter
 from swiftres_plugin.engine.stages.placing import Trial, evaluate
 from swiftres_plugin.engine.stages.turns import Placings
-from swiftres_plugin.engine.views import Views, particle_diameter
-from swiftres_plugin.settings import RefineSettings
+from swiftres_plugin.engine.views import CLASS_TRUST, Views, particle_diameter, particle_views
+from swiftres_plugin.settings import ClassSettings, RefineSettings
 
 BAND = polar_band(32, 4.0, 10)
 
@@ -39,7 +40,7 @@ def test_a_view_is_as_likely_as_all_its_particles():
     for a picture far smaller than the box that changes hardly anything."""
     batch, noise, places = moved_particles(5)
     sums = added(batch, noise, places, torch.zeros(5, dtype=torch.int64), 1)
-    view = Views(*(values[:, 0] for values in sums), BAND).batch(BAND.last_shell)
+    view = Views(*(values[:, 0] for values in sums), BAND, CLASS_TRUST).batch(BAND.last_shell)
     axis = (torch.arange(32) - 16) * 4.0
     average = spectra_at(torch.exp(-((axis[:, None] - 8) ** 2 + axis[None] ** 2) / (2 * 12.0 ** 2))[None], BAND.wave_px)[0]
     series = harmonics(average[None], BAND)
@@ -53,7 +54,7 @@ def test_fewer_rings_are_those_of_the_whole_band():
     """Where a coarser ring needs fewer angles, its samples are those of the finer grid at the angles they share."""
     batch, noise, places = moved_particles(5)
     sums = added(batch, noise, places, torch.zeros(5, dtype=torch.int64), 1)
-    views = Views(*(values[:, 0] for values in sums), BAND)
+    views = Views(*(values[:, 0] for values in sums), BAND, CLASS_TRUST)
     whole, few = views.batch(10), views.batch(5)
     assert len(few.band) < len(whole.band.up_to(5))
     same = (few.band.wave_px[:, None] - whole.band.wave_px[None]).abs().amax(2) < 1e-4
@@ -62,6 +63,22 @@ def test_fewer_rings_are_those_of_the_whole_band():
     # what turns too fast for the coarser grid is left out of it, and at five rings is hardly anything of the particle
     error = (few.images * few.ctf)[0, here] - (whole.images * whole.ctf)[0, there]
     assert float(error.abs().mean()) < 0.1 * float((whole.images * whole.ctf).abs().mean())
+
+
+def test_a_single_particle_is_a_view_of_its_own():
+    """Its sums are those of a class that holds it alone, where its likeliest class was centred, and unturned."""
+    spectra = plain_spectra(particle_set(4, noise=0.5))
+    engine = Engine(spectra, Compute(torch.device("cpu"), 1, 1 << 30), np.eye(3)[None], RefineSettings(), SilentReporter())
+    noise, shift_a = np.full((1, 17), 3.0, dtype=np.float32), torch.tensor([4.0, -2.0])
+    shifts = torch.stack([torch.zeros(4, 2), shift_a.expand(4, 2)], 1)
+    places = Placings(torch.tensor([[2, 0]] * 4), torch.full((4, 2), 1.3), shifts, torch.tensor([[-5.0, 0.0]] * 4))
+    search = ClassSearch(torch.empty(0), torch.empty(0), torch.empty(0), noise, np.full(3, 1 / 3))
+    views = particle_views(engine, search, places, ClassSettings(search_resolution=12.8), np.array([1, 3]))
+    batch = polar_batch(engine, np.array([3]), views.band)
+    moved = batch.ctf * batch.images / 3.0 * phase_ramp(batch.band.wave_px / batch.band.box_a, -shift_a[None])
+    assert len(views) == 2 and views.trust[1] == 1.0
+    torch.testing.assert_close(views.numerator[1], harmonics(moved, batch.band)[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(views.weight[1], harmonics(batch.ctf ** 2 / 3.0, batch.band)[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("diameter_a", [40.0, 70.0])
