@@ -43,8 +43,8 @@ class ProtSwiftresInitialModel(EngineProtocol, ProtInitialVolume):
     by chance. Look at helices once they are resolved, and flip the volume if they turn the wrong way.
 
     *Advice.* Begin with symmetry C1 when the group is not known, and look at the volume. Name the diameter of the particle
-    where the box is more than twice as wide. The summary tells how many of the starts came to the same volume: where fewer
-    than half did, do not trust it, and run it again with more starts, more particles or the right symmetry. Go on with
+    where the box is more than twice as wide. The summary tells how many of the starts came to the same volume: where no
+    other did, do not trust it, and run it again with more starts, more particles or the right symmetry. Go on with
     _swiftres - 3D refinement_ at the initial resolution that the summary names.
     """
 

@@ -32,6 +32,7 @@ RINGS_OF_BOX = 16  # finest resolution where none is asked for: a sixteenth of t
 CLASSES = (20, 10, 50)  # particles a class; fewest and most classes
 FITTED, JUDGES = 300, 200  # single particles that maps go on over, and others that judge them
 SHARE_FITTED = 0.6  # where there are fewer
+OVER_PARTICLES = 0.3  # as many starts as over classes: large particles tell orientations alone, and their classes mix views
 ROUNDS = 2  # of all particles
 SAME_START = 0.5  # of the judges stand alike beyond chance: a start came to the same maps
 
@@ -76,7 +77,9 @@ def find_models(engine: Engine, settings: ModelSettings, box_px: int) -> Initial
     views = class_views(engine, search, places, chosen)
     engine = with_diameter(engine, particle_diameter(search, views.band))
     fitted, judges = (particle_views(engine, search, places, chosen, rows) for rows in two_samples(engine))
-    trials = judged(engine, searched_maps(engine, views, settings), fitted, judges)
+    few = replace(settings, starts=max(1, round(OVER_PARTICLES * settings.starts)))
+    trials = [*searched_maps(engine, views, settings, "classes"), *searched_maps(engine, fitted, few, "particles")]
+    trials = judged(engine, trials, fitted, judges)
     maps, assignment = of_particles(engine, trials[0].maps, search.noise, settings)
     return InitialModels(tuple(in_box(engine, voxels, box_px) for voxels in maps), assignment,
                          tuple(one.evidence for one in trials), agreements(engine, trials), band.box_a / band.last_shell)

@@ -34,7 +34,6 @@ LEAST_PARTICLES = 20  # for each map
 DOUBTFUL = ("These maps may mean nothing: of the {followed} likeliest random starts {agreeing} came to them. See {picture}; "
             "more --starts, more particles or the right --symmetry may help, or a finer --finest-resolution where the "
             "particle looks round at {resolution:.0f} A.")
-AGREEING = 0.5  # of the starts that went on: with fewer the maps are doubtful
 REFINED_FROM = 1.6  # of the resolution that maps reach: what a refinement may trust of them
 
 
@@ -65,8 +64,8 @@ def new_initial_model(particles: str, settings: InitialModelSettings, output: Pa
 
 
 def is_doubtful(models: InitialModels) -> bool:
-    """Whether too few starts came to the maps to believe them; a single start cannot tell."""
-    return models.agreeing < max(2, AGREEING * len(models.agreement))
+    """Whether no other start came to the same maps."""
+    return models.agreeing < 2
 
 
 def open_particles(path: str, settings: ModelSettings) -> Particles:

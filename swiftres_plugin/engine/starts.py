@@ -70,10 +70,10 @@ class Models:
     standing: Standing | None = None
 
 
-def searched_maps(engine: Engine, views: Views, settings: ModelSettings) -> list[Models]:
-    """The likelier part of the random starts after all steps."""
+def searched_maps(engine: Engine, views: Views, settings: ModelSettings, name: str) -> list[Models]:
+    """The likelier part of the random starts over views, called `name`, after all steps."""
     chosen = max(1, round(CHOSEN * settings.starts))
-    engine.reporter.stage("finding a map", settings.starts + chosen, "starts")
+    engine.reporter.stage(f"random starts over {name}", settings.starts + chosen, "starts")
     begun = engine.compute.map(lambda number: started(engine, views, settings, number), range(settings.starts),
                                lambda number: engine.reporter.advance(1))
     order = sorted(range(settings.starts), key=lambda number: begun[number].evidence, reverse=True)[:chosen]
@@ -106,7 +106,7 @@ def judged(engine: Engine, trials: list[Models], fitted: Views, judges: Views) -
     where these made them likelier."""
     found = by_evidence([seen_by(engine, models, judges) for models in trials])
     few = range(min(LIKELIEST, len(found)))
-    engine.reporter.stage("maps of particles", len(few), "maps")
+    engine.reporter.stage("likeliest maps over particles", len(few), "maps")
     renewed = engine.compute.map(lambda place: over_particles(engine, found[place], fitted, judges, place), few,
                                  lambda place: engine.reporter.advance(1))
     return by_evidence([*renewed, *found[len(few):]])

@@ -175,7 +175,7 @@ def test_initial_models_are_volumes_and_classes(work, models):
     filled = {one.getObjId(): one.getSize() for one in models.outputClasses.iterItems()}
     assert filled == {number: size for number, size in enumerate(told["class_sizes"], 1) if size}
     assert models.outputParticles.hasAlignmentProj() and told["handedness"] == "undetermined"
-    assert told["doubtful"] and "1 of the 1 likeliest" in " ".join(models.summary())  # one start cannot be confirmed
+    assert f"{told['agreeing']} of the {len(told['agreement'])} likeliest random starts" in " ".join(models.summary())
     assert "hand is undetermined" in " ".join(models.summary()) and f"{COUNT} particles" in models.methods()[0]
 
 
