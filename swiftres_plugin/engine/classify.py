@@ -25,7 +25,7 @@ from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import fixed_scores, in_box_of, map_of_folds, small_engine
+from swiftres_plugin.engine.given_poses import FOLDS, fixed_scores, in_box_of, map_of_folds, small_engine
 from swiftres_plugin.engine.maths.mixture import find_mixture, settled
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.classes import (
@@ -36,7 +36,7 @@ from swiftres_plugin.engine.stages.classes import (
     posterior,
 )
 from swiftres_plugin.engine.stages.reconstruct import finished
-from swiftres_plugin.engine.variability import FOLDS, Coordinates, damped, find_coordinates, find_directions, mean_map
+from swiftres_plugin.engine.variability import Coordinates, damped, find_coordinates, find_directions, mean_map
 
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move

@@ -1,7 +1,7 @@
 """Particles at poses that are known: their noise, the window their maps are seen through, and how a map fits them."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -18,12 +18,15 @@ from swiftres_plugin.engine.data.search import Assignment, Band
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import read_map
-from swiftres_plugin.engine.maths.fourier import resample_cube
+from swiftres_plugin.engine.maths.fourier import filter_shells, resample_cube
 from swiftres_plugin.engine.stages import local
+from swiftres_plugin.engine.stages.classes import difference_gain, local_gain
 from swiftres_plugin.engine.stages.noise import per_sample
-from swiftres_plugin.engine.stages.postprocess import masked_reference, soften, solvent_mask, sphere_mask
+from swiftres_plugin.engine.stages.postprocess import correlation, masked_reference, soften, solvent_mask, sphere_mask
 from swiftres_plugin.settings import ReconstructSettings
 
+FOLDS = 4
+SETS = 2 * (FOLDS - 1) / FOLDS  # halves of the folds that a map of all folds but one is made of
 COARSE_A = 20.0  # of the map whose solvent boundary is looked for
 MARGIN_SHELLS = 4  # of a small box beyond the finest shell compared
 ROOM_A, EDGE_PX = 10.0, 5.0  # beyond the solvent boundary
@@ -85,6 +88,15 @@ def fixed_scores(engine: Engine, reference: torch.Tensor, noise: np.ndarray, row
 def map_of_folds(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator]) -> torch.Tensor:
     """The map of some folds, without its solvent."""
     return masked_reference(engine.solved(reduce(add, sums)), window)
+
+
+def damping(parts: Sequence[torch.Tensor], pixel_size_a: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What damps a difference map of all folds but one, shell by shell and then region by region, by how far its `parts` of
+    each half of the folds agree: what differs stands in one place, and noise is everywhere."""
+    gain = torch.from_numpy(difference_gain(correlation(*parts), SETS)).float()
+    first, second = (filter_shells(part, gain) for part in parts)
+    focus = local_gain(first, second, SETS, pixel_size_a)
+    return lambda voxels: filter_shells(voxels, gain) * focus
 
 
 def small_engine(engine: Engine, window: np.ndarray, resolution_a: float) -> tuple[Engine, np.ndarray]:

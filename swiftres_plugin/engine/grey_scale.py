@@ -36,8 +36,7 @@ def starting_scale(engine: Engine, state: RefinementState, diameter_a: float, na
     batch = engine.batch(rows, engine.spectra.band.up_to(state.last_shell).to(engine.device))
     volume = engine.volume(state.classes[0].references[0], state.last_shell)
     if state.assignment is not None:
-        given = given_candidates(state.assignment, rows, engine.device)
-        return max(fitted_scale(batch, per_sample(state.noise[0], batch), volume, given), 1e-6)
+        return scale_at(engine, state.noise[0], batch, volume, state.assignment)
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
     positive, likelihood = likeliest_scale(engine, state.noise[0], batch, volume, plan)
     _, negative_likelihood = likeliest_scale(engine, state.noise[0], batch, -volume, plan)
@@ -48,6 +47,12 @@ def starting_scale(engine: Engine, state: RefinementState, diameter_a: float, na
     told = float(separations(engine, volume * positive, state.noise[0], rows, state.last_shell)[:, -1].median())
     warn_of_start(engine, state, told, name)
     return positive * scale_at_best(engine, state.noise[0], batch, volume * positive, plan)
+
+
+def scale_at(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor, poses: Assignment) -> float:
+    """Least-squares factor of a Fourier volume at the `poses` of the batch's particles, which are those of all."""
+    given = given_candidates(poses, batch.rows, engine.device)
+    return max(fitted_scale(batch, per_sample(noise, batch), volume, given), 1e-6)
 
 
 def scale_at_best(engine: Engine, noise: np.ndarray, batch: ParticleBatch, volume: torch.Tensor, plan: IterationPlan) -> float:
@@ -108,5 +113,4 @@ def scaled_reference(engine: Engine, reference: torch.Tensor, noise: np.ndarray,
     few = evenly(rows, SAMPLE)
     batch = engine.batch(few, band)
     volume = engine.volume(reference, band.last_shell)
-    given = given_candidates(poses, few, engine.device)
-    return reference * max(fitted_scale(batch, per_sample(noise, batch), volume, given), 1e-6)
+    return reference * scale_at(engine, noise, batch, volume, poses)

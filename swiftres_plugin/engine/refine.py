@@ -137,12 +137,14 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     now = replace(state, noise=np.stack(noises), trust=trusted(engine, state, plan, assignment, noises, diameter_a))
     now = replace(now, shares=new_shares(engine, now, plan, assignment))
     assignment = with_classes(assignment, now.shares)
-    now = replace(now, settled=newly_settled(engine, state, plan, assignment, diameter_a))
+    anew = searched_anew(engine, state, plan)
+    now = replace(now, settled=newly_settled(engine, state, plan, anew, assignment, diameter_a))
     found = [renewed(engine, now, plan, assignment, number, diameter_a) for number in range(len(state.classes))]
     classes = tuple(one for one, _ in found)
     assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
     untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
-    history = (*state.history, replace(figures(engine, plan, state, assignment, classes, now.shares), untrusted=untrusted))
+    record = figures(engine, plan, state, assignment, classes, now.shares)
+    history = (*state.history, replace(record, searched=float(anew.mean()), untrusted=untrusted))
     warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
@@ -158,15 +160,15 @@ def searched_anew(engine: Engine, state: RefinementState, plan: IterationPlan) -
     return anew
 
 
-def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment,
-                  diameter_a: float) -> np.ndarray | None:
+def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, anew: np.ndarray,
+                  assignment: Assignment, diameter_a: float) -> np.ndarray | None:
     """(N,) whether searches, that of the iteration to `assignment` the last, leave no doubt where each particle stands."""
     if not plan.exhaustive or state.assignment is None:
         return state.settled
     reach_rad = engine.spectra.band.box_a / plan.last_shell / diameter_a
     stands = settled(state.assignment, assignment, engine.operators, reach_rad)
     before = np.zeros_like(stands) if state.settled is None else state.settled
-    return stands & (before | searched_anew(engine, state, plan))
+    return stands & (before | anew)
 
 
 def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], classes: Sequence[ClassState],
@@ -331,7 +333,6 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
         float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
         index=recall.index, recall_particles=recall.sampled,
-        searched=float(searched_anew(engine, state, plan).mean()),
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 
 

@@ -22,14 +22,17 @@ from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import COARSE_A, fixed_scores, in_box_of, map_of_folds, small_engine
+from swiftres_plugin.engine.given_poses import (
+    COARSE_A,
+    FOLDS,
+    damping,
+    fixed_scores,
+    in_box_of,
+    map_of_folds,
+    small_engine,
+)
 from swiftres_plugin.engine.maths.axes import rotated, symmetrised
-from swiftres_plugin.engine.maths.fourier import filter_shells
-from swiftres_plugin.engine.stages.classes import difference_gain, local_gain
-from swiftres_plugin.engine.stages.postprocess import correlation
 
-FOLDS = 4
-SETS = 2 * (FOLDS - 1) / FOLDS  # halves of the folds that a map of all folds but one is made of
 MOST_ROUNDS = 12
 SETTLED = 0.01  # share of particles that still change
 
@@ -148,16 +151,14 @@ def half_round(engine: Engine, question: Question, h: int, poses: Assignment, sc
     sums = [summed(fold, poses.take(fold)) for fold in folds]
     even, parts = parted(engine, question, sums)
     # the signal of what breaks the symmetry is far below that of the map, which the symmetric part makes
-    gain = torch.from_numpy(difference_gain(correlation(*parts), SETS)).float()
-    first, second = (filter_shells(part, gain) for part in parts)
-    focus = local_gain(first, second, SETS, engine.spectra.band.pixel_size_a)  # it stands in one place, and noise everywhere
+    damped = damping(parts, engine.spectra.band.pixel_size_a)
     for number, fold in enumerate(folds):
         rest = map_of_folds(engine, question.window, [one for f, one in enumerate(sums) if f != number]) - even
-        scores[fold] = fixed_scores(engine, even + filter_shells(rest, gain) * focus, question.noise[h], fold, poses,
+        scores[fold] = fixed_scores(engine, even + damped(rest), question.noise[h], fold, poses,
                                     question.operators)
         if number < FOLDS - 1:
             sums[number] = summed(fold, chosen(poses.take(fold), question.operators, scores[fold]))
-    return ((first + second) / 2 * focus).cpu().numpy()
+    return damped((parts[0] + parts[1]) / 2).cpu().numpy()
 
 
 def parted(engine: Engine, question: Question,

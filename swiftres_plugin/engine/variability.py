@@ -29,20 +29,17 @@ from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import map_of_folds
-from swiftres_plugin.engine.maths.fourier import filter_shells, phase_ramp
+from swiftres_plugin.engine.given_poses import FOLDS, damping, map_of_folds
+from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.mixture import likeliest
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, insert_slices
 from swiftres_plugin.engine.stages import local
-from swiftres_plugin.engine.stages.classes import difference_gain, local_gain, uncorrelated
+from swiftres_plugin.engine.stages.classes import uncorrelated
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.nuisance import deviations, products, whitened
-from swiftres_plugin.engine.stages.postprocess import correlation
 from swiftres_plugin.engine.stages.reconstruct import finished
 
-FOLDS = 4
 HALF_FOLDS = (range(0, FOLDS // 2), range(FOLDS // 2, FOLDS))
-SETS = 2 * (FOLDS - 1) / FOLDS  # how many of these a map of all folds but one is made of
 ROUNDS = 24
 MOST_PARTICLES = 10_000  # of a half that directions are found from
 HELD_BYTES = 150  # of a coefficient of a particle: what is held of it, and as much again to work with
@@ -165,11 +162,8 @@ def direction(engine: Engine, seen: Residuals, folds: Sequence[np.ndarray], alon
 def damped(engine: Engine, made_of: Callable[[Sequence[int]], torch.Tensor]) -> list[torch.Tensor]:
     """The map that is `made_of` all folds but each, and of all, damped by how far two sets of folds agree in it."""
     parts = [made_of(half) for half in HALF_FOLDS]
-    gain = torch.from_numpy(difference_gain(correlation(*parts), SETS)).float()
-    first, second = (filter_shells(part, gain) for part in parts)
-    focus = local_gain(first, second, SETS, engine.spectra.band.pixel_size_a)
-    return [filter_shells(made_of(tuple(fold for fold in range(FOLDS) if fold != left_out)), gain) * focus
-            for left_out in range(FOLDS + 1)]
+    less = damping(parts, engine.spectra.band.pixel_size_a)
+    return [less(made_of(tuple(fold for fold in range(FOLDS) if fold != left_out))) for left_out in range(FOLDS + 1)]
 
 
 def weighted_sums(engine: Engine, seen: Residuals, along: np.ndarray) -> Accumulator:
