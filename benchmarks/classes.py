@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from swiftres_plugin.engine.classify import Round, Setting, classify
+from swiftres_plugin.engine.class_maps import Setting
+from swiftres_plugin.engine.classify import Round, classify
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Particles, Poses

@@ -16,18 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import reconstruct_half
-from swiftres_plugin.engine.data.maps import Accumulator
-from swiftres_plugin.engine.data.search import Assignment
+from swiftres_plugin.engine.class_maps import SeenHalf, Setting, seen_half
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import FOLDS, fixed_scores, in_box_of, map_of_folds, small_engine
+from swiftres_plugin.engine.given_poses import FOLDS, fixed_scores, in_box_of, small_engine
 from swiftres_plugin.engine.maths.mixture import find_mixture, settled
-from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.classes import (
     changed,
     entropy,
@@ -35,31 +31,15 @@ from swiftres_plugin.engine.stages.classes import (
     one_class_each,
     posterior,
 )
-from swiftres_plugin.engine.stages.reconstruct import finished
-from swiftres_plugin.engine.variability import Coordinates, damped, find_coordinates, find_directions, mean_map
+from swiftres_plugin.engine.variability import find_coordinates, find_directions, mean_map
 
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
-LEAST_SHARE = 0.01  # of a particle in a class, to be put into its map
 LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
 MIXTURES = 20  # starts of the mixture
 COARSE_A = 15.0  # of the directions and of the first rounds: most of what tells classes apart, in small maps
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Setting:
-    """What stays the same from round to round: poses of all N particles, noise power (2, groups, S), half set (N,), and
-    the window (n, n, n) through which maps are seen; hard: whether each particle goes whole to its likeliest class; trust:
-    (N,) how much each particle counts in maps, where not all count alike."""
-
-    poses: Assignment
-    noise: np.ndarray
-    half: np.ndarray
-    window: np.ndarray
-    hard: bool = False
-    trust: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,9 +76,11 @@ def classify(engine: Engine, setting: Setting, count: int, resolution_a: float, 
 def rounds(engine: Engine, setting: Setting, shares: np.ndarray, resolution_a: float, most: int = MOST_ROUNDS) -> list[Round]:
     """Rounds to one resolution until hardly a particle moves."""
     small, window = small_engine(engine, setting.window, resolution_a)
+    here = replace(setting, window=window)
+    halves = [seen_half(small, here, h) for h in (0, 1)]
     done: list[Round] = []
     while len(done) < most and (not done or done[-1].changes >= SETTLED):
-        done.append(one_round(small, replace(setting, window=window), shares))
+        done.append(one_round(halves, here.hard, shares))
         shares = done[-1].shares
         sizes = ", ".join(f"{size:.0f}" for size in shares.sum(axis=0))
         engine.reporter.message(f"Classes to {resolution_a:.1f} A: {sizes} particles; {done[-1].changes:.1%} moved, "
@@ -106,60 +88,34 @@ def rounds(engine: Engine, setting: Setting, shares: np.ndarray, resolution_a: f
     return done
 
 
-def one_round(engine: Engine, setting: Setting, shares: np.ndarray) -> Round:
+def one_round(halves: Sequence[SeenHalf], hard: bool, shares: np.ndarray) -> Round:
     """New shares from the maps that the present ones make. How large classes are is each half's own, as its classes are."""
-    found, halves = np.zeros(shares.shape), []
-    for h in (0, 1):
-        rows = np.flatnonzero(setting.half == h)
-        halves.append(half_round(engine, setting, h, rows, shares[rows]))
-        found[rows] = halves[h].shares
-    if setting.hard:
+    told = [half_round(seen, shares[seen.rows]) for seen in halves]
+    found = np.zeros(shares.shape)
+    for seen, one in zip(halves, told):
+        found[seen.rows] = one.shares
+    if hard:
         found = one_class_each(found)
     moved = changed(shares, found)
-    partner, agreement = matching(halves[0].differences, halves[1].differences)
-    second = setting.half == 1
+    partner, agreement = matching(told[0].differences, told[1].differences)
+    second = halves[1].rows
     found[second] = found[second][:, partner]
-    return Round(found, float(np.mean([one.evidence for one in halves])), agreement, moved)
+    return Round(found, float(np.mean([one.evidence for one in told])), agreement, moved)
 
 
-def half_round(engine: Engine, setting: Setting, h: int, rows: np.ndarray, shares: np.ndarray) -> HalfRound:
-    """The particles at `rows` (of half `h`) against the maps that their `shares` (n, K) make of the folds they are not in.
+def half_round(seen: SeenHalf, shares: np.ndarray) -> HalfRound:
+    """The particles of one half against the maps that their `shares` (n, K) make of the folds they are not in.
 
     What a particle leaves of itself in the map of all adds the same to its likelihood in every class.
     """
     filled = np.flatnonzero(shares.sum(axis=0) >= LEAST_PARTICLES)
-    folds = [np.arange(f, len(rows), FOLDS) for f in range(FOLDS)]
-    sums = [[fold_sums(engine, setting, h, rows[fold], shares[fold, k]) for fold in folds] for k in filled]
-    total = [fold_sums(engine, setting, h, rows[fold], np.ones(len(fold))) for fold in folds]
-    common = map_of_folds(engine, setting.window, total)
-    of_all = cache(partial(map_of_some, engine, setting.window, total))
-
-    def set_apart(own: Sequence[Accumulator], part: Sequence[int]) -> torch.Tensor:
-        return map_of_some(engine, setting.window, own, part) - of_all(part)
-
-    apart = [damped(engine, partial(set_apart, own)) for own in sums]
-    told = Coordinates.joined([find_coordinates(engine, setting.noise[h], rows[fold], setting.poses, common,
-                                                [one[number] for one in apart]) for number, fold in enumerate(folds)])
-    back = np.argsort(np.concatenate(folds))
-    found = settled(told.linear[back], told.precision[back], np.eye(len(filled)))
-    whole, differences = np.zeros(shares.shape), np.zeros((shares.shape[1], *common.shape), np.float32)
+    apart = seen.set_apart(shares[:, filled])
+    told = seen.coordinates([[one[number] for one in apart] for number in range(FOLDS)])
+    found = settled(told.linear, told.precision, np.eye(len(filled)))
+    whole = np.zeros(shares.shape)
+    differences = np.zeros((shares.shape[1], *seen.common.shape), np.float32)
     whole[:, filled], differences[filled] = found.shares, np.stack([one[FOLDS].cpu().numpy() for one in apart])
     return HalfRound(whole, found.evidence, differences)
-
-
-def map_of_some(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator], part: Sequence[int]) -> torch.Tensor:
-    """The map of those of the folds whose numbers `part` names."""
-    return map_of_folds(engine, window, [sums[number] for number in part])
-
-
-def fold_sums(engine: Engine, setting: Setting, h: int, rows: np.ndarray, share: np.ndarray) -> Accumulator:
-    """Sums of the particles at `rows` with their `share` in a class."""
-    kept = share > LEAST_SHARE
-    if not kept.any():
-        return finished(empty_sums(engine.spectra.band.last_shell, torch.device("cpu")), 0.0)
-    rows, share = rows[kept], share[kept]
-    weight = share if setting.trust is None else share * setting.trust[rows]
-    return reconstruct_half(engine, setting.noise[h], rows, setting.poses.take(rows), f"classes, half {h + 1}", share=weight)
 
 
 def started(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> np.ndarray:

@@ -11,7 +11,8 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine.checks import check_different, check_output_folder, check_reference
-from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, Setting, classify, rounds, started_from
+from swiftres_plugin.engine.class_maps import Setting
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, classify, rounds, started_from
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.engine import Engine

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from swiftres_plugin.engine.classify import LEAST_AGREEMENT, LEAST_SHARE, Round, Setting, classify, rounds
+from swiftres_plugin.engine.class_maps import LEAST_SHARE, Setting
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, classify, rounds
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.engine import Engine

@@ -68,6 +68,9 @@ class Coordinates:
     linear: np.ndarray
     precision: np.ndarray
 
+    def take(self, rows: np.ndarray) -> Coordinates:
+        return Coordinates(self.linear[rows], self.precision[rows])
+
     @staticmethod
     def joined(parts: Sequence[Coordinates]) -> Coordinates:
         return Coordinates(*(np.concatenate([getattr(part, name) for part in parts]) for name in Coordinates.__slots__))
@@ -96,12 +99,17 @@ def find_coordinates(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
                      maps: Sequence[torch.Tensor]) -> Coordinates:
     """Coordinates of the particles at `rows` about the map `mean`, on directions that were found without them."""
     return Coordinates.joined([coordinates(engine, residuals(engine, noise, part, poses, mean), maps)
-                               for part in np.array_split(rows, max(1, -(-len(rows) // most_rows(engine))))])
+                               for part in np.array_split(rows, max(1, -(-len(rows) // rows_held(engine))))])
 
 
 def most_rows(engine: Engine) -> int:
-    """Particles whose residuals are held at one time."""
-    return max(FOLDS, min(MOST_PARTICLES, int(engine.compute.memory_bytes / 4 / (len(engine.spectra.band) * HELD_BYTES))))
+    """Particles of a half that directions are found from."""
+    return min(MOST_PARTICLES, rows_held(engine))
+
+
+def rows_held(engine: Engine) -> int:
+    """Particles whose residuals may be held at one time."""
+    return max(FOLDS, int(engine.compute.memory_bytes / 4 / (len(engine.spectra.band) * HELD_BYTES)))
 
 
 def mean_map(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, window: np.ndarray) -> torch.Tensor:

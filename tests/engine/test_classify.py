@@ -20,7 +20,8 @@ from synthetic import (
     write_volume,
 )
 
-from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Setting, classify, one_round, rounds
+from swiftres_plugin.engine.class_maps import Setting, seen_half
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, classify, one_round, rounds
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.given_poses import noise_and_window, small_engine
@@ -87,7 +88,7 @@ def test_an_empty_class_stays_empty():
     engine, setting = setting_over(source)
     small, window = small_engine(engine, setting.window, 16.0)
     shares = np.eye(3)[label]
-    found = one_round(small, replace(setting, window=window), shares)
+    found = one_round([seen_half(small, replace(setting, window=window), h) for h in (0, 1)], False, shares)
     np.testing.assert_array_equal(found.shares[:, 2], 0)
     assert right(found.shares[:, :2], label) > 0.95
 

@@ -49,6 +49,10 @@ class Accumulator:
     def __add__(self, other: Accumulator) -> Accumulator:
         return Accumulator(self.numerator + other.numerator, self.weight + other.weight, self.count + other.count)
 
+    def without(self, other: Accumulator) -> Accumulator:
+        """These sums without those of some of the particles in them."""
+        return Accumulator(self.numerator - other.numerator, self.weight - other.weight, self.count - other.count)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HalfMaps:
