@@ -16,10 +16,18 @@ from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import FOLDS, map_of_folds
+from swiftres_plugin.engine.given_poses import FOLDS, damping, map_of_folds
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.reconstruct import finished
-from swiftres_plugin.engine.variability import Coordinates, Residuals, coordinates, damped, residuals, rows_held
+from swiftres_plugin.engine.variability import (
+    HALF_FOLDS,
+    Coordinates,
+    Residuals,
+    coordinates,
+    others,
+    residuals,
+    rows_held,
+)
 
 LEAST_SHARE = 0.01  # of a particle in a class, to be put into its map
 
@@ -36,6 +44,15 @@ class Setting:
     window: np.ndarray
     hard: bool = False
     trust: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SetApart:
+    """What sets a class apart from all particles: maps (m, m, m) as it shows without each of the folds, and, last, to all; and
+    the last of them damped by how far it repeats itself within this half of the particles."""
+
+    maps: list[torch.Tensor]
+    damped: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,18 +73,22 @@ class SeenHalf:
     of_all: Callable[[tuple[int, ...]], torch.Tensor]
     left: tuple[Sequence[Callable[[], Residuals]], ...]
 
-    def set_apart(self, shares: np.ndarray) -> list[list[torch.Tensor]]:
-        """For each class of `shares` (n, K) what sets its map apart from that of all, damped, as it shows without each of the
-        folds, and to all."""
+    def set_apart(self, shares: np.ndarray) -> list[SetApart]:
+        """What sets the map of each class of `shares` (n, K) apart from that of all."""
         largest = int(shares.sum(axis=0).argmax())
         small = {k: [self.sums_of(fold, shares[fold, k]) for fold in self.folds]
                  for k in range(shares.shape[1]) if k != largest}
         rest = [reduce(Accumulator.without, of_fold, whole) for whole, *of_fold in zip(self.total, *small.values())]
-        return [damped(self.engine, partial(self.difference, small.get(k, rest))) for k in range(shares.shape[1])]
+        return [self.differences(small.get(k, rest)) for k in range(shares.shape[1])]
 
-    def difference(self, own: Sequence[Accumulator], part: Sequence[int]) -> torch.Tensor:
-        """What sets the map of some folds of a class apart from that of the same folds of all."""
-        return map_of_some(self.engine, self.setting.window, own, part) - self.of_all(tuple(part))
+    def differences(self, own: Sequence[Accumulator]) -> SetApart:
+        """What sets maps of the sums of a class's folds apart from those of the same folds of all."""
+        def difference(part: Sequence[int]) -> torch.Tensor:
+            return map_of_some(self.engine, self.setting.window, own, part) - self.of_all(tuple(part))
+
+        less = damping([difference(half) for half in HALF_FOLDS], self.engine.spectra.band.pixel_size_a, FOLDS / 2)
+        maps = [difference(others(number)) for number in range(FOLDS + 1)]
+        return SetApart(maps, less(maps[FOLDS]))
 
     def sums_of(self, fold: np.ndarray, share: np.ndarray) -> Accumulator:
         return fold_sums(self.engine, self.setting, self.number, self.rows[fold], share)

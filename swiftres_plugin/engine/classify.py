@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.class_maps import SeenHalf, Setting, seen_half
+from swiftres_plugin.engine.class_maps import SeenHalf, SetApart, Setting, seen_half
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import FOLDS, fixed_scores, in_box_of, small_engine
+from swiftres_plugin.engine.given_poses import FOLDS, damping, fixed_scores, in_box_of, small_engine
 from swiftres_plugin.engine.maths.mixture import find_mixture, settled
 from swiftres_plugin.engine.stages.classes import (
     changed,
@@ -38,8 +38,9 @@ SETTLED = 0.005  # share of particles that still move
 LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
+OF_A_HALF = (FOLDS - 1) / FOLDS  # what the maps are made of that the particles of a fold see
 MIXTURES = 20  # starts of the mixture
-COARSE_A = 15.0  # of the directions and of the first rounds: most of what tells classes apart, in small maps
+COARSE_A, COARSE_SHELLS = 15.0, 16  # at the most, of the directions and of the first rounds: most of what tells classes apart
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,18 +58,9 @@ class Round:
         return entropy(self.shares)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class HalfRound:
-    """Shares (n, K) of the particles of one half, their evidence, and (K, m, m, m) what set its classes apart."""
-
-    shares: np.ndarray
-    evidence: float
-    differences: np.ndarray
-
-
 def classify(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> list[Round]:
     """Rounds that part the particles into `count` classes from nothing, first to the resolution of their start."""
-    coarse_a = max(resolution_a, COARSE_A)
+    coarse_a = max(resolution_a, COARSE_A, engine.spectra.band.box_a / COARSE_SHELLS)
     found = rounds(engine, setting, started(engine, setting, count, coarse_a, starts, seed), coarse_a)
     return found if coarse_a == resolution_a else found + rounds(engine, setting, found[-1].shares, resolution_a)
 
@@ -90,32 +82,48 @@ def rounds(engine: Engine, setting: Setting, shares: np.ndarray, resolution_a: f
 
 def one_round(halves: Sequence[SeenHalf], hard: bool, shares: np.ndarray) -> Round:
     """New shares from the maps that the present ones make. How large classes are is each half's own, as its classes are."""
-    told = [half_round(seen, shares[seen.rows]) for seen in halves]
-    found = np.zeros(shares.shape)
-    for seen, one in zip(halves, told):
-        found[seen.rows] = one.shares
+    filled = [np.flatnonzero(shares[seen.rows].sum(axis=0) >= LEAST_PARTICLES) for seen in halves]
+    apart = [seen.set_apart(shares[seen.rows][:, kept]) for seen, kept in zip(halves, filled)]
+    differences = [spread_out(kept, shares.shape[1], [one.damped for one in half]) for kept, half in zip(filled, apart)]
+    partner, agreement = matching(*differences)
+    found, evidence = np.zeros(shares.shape), []
+    for seen, kept, maps in zip(halves, filled, damped_together(halves[0].engine, filled, apart, partner)):
+        told = seen.coordinates([[one[number] for one in maps] for number in range(FOLDS)])
+        mixture = settled(told.linear, told.precision, np.eye(len(kept)))
+        found[np.ix_(seen.rows, kept)] = mixture.shares
+        evidence.append(mixture.evidence)
     if hard:
         found = one_class_each(found)
     moved = changed(shares, found)
-    partner, agreement = matching(told[0].differences, told[1].differences)
     second = halves[1].rows
     found[second] = found[second][:, partner]
-    return Round(found, float(np.mean([one.evidence for one in told])), agreement, moved)
+    return Round(found, float(np.mean(evidence)), agreement, moved)
 
 
-def half_round(seen: SeenHalf, shares: np.ndarray) -> HalfRound:
-    """The particles of one half against the maps that their `shares` (n, K) make of the folds they are not in.
+def spread_out(kept: np.ndarray, count: int, maps: Sequence[torch.Tensor]) -> np.ndarray:
+    """(count, m, m, m) the maps in the places `kept`; the others are empty."""
+    every = np.zeros((count, *maps[0].shape), np.float32)
+    every[kept] = np.stack([one.cpu().numpy() for one in maps])
+    return every
 
-    What a particle leaves of itself in the map of all adds the same to its likelihood in every class.
+
+def damped_together(engine: Engine, filled: Sequence[np.ndarray], apart: Sequence[Sequence[SetApart]],
+                    partner: np.ndarray) -> list[list[list[torch.Tensor]]]:
+    """What sets the classes of each half apart, damped by how far it agrees with its partner of the other half.
+
+    Only where and how finely classes differ passes between the halves, as a mask does. Folds of one half will not do: they
+    agree in their own noise too, once their classes have been found from each other's maps.
     """
-    filled = np.flatnonzero(shares.sum(axis=0) >= LEAST_PARTICLES)
-    apart = seen.set_apart(shares[:, filled])
-    told = seen.coordinates([[one[number] for one in apart] for number in range(FOLDS)])
-    found = settled(told.linear, told.precision, np.eye(len(filled)))
-    whole = np.zeros(shares.shape)
-    differences = np.zeros((shares.shape[1], *seen.common.shape), np.float32)
-    whole[:, filled], differences[filled] = found.shares, np.stack([one[FOLDS].cpu().numpy() for one in apart])
-    return HalfRound(whole, found.evidence, differences)
+    maps: list[list[list[torch.Tensor]]] = [[one.maps for one in half] for half in apart]
+    places = [{int(k): number for number, k in enumerate(kept)} for kept in filled]
+    for k, first in places[0].items():
+        second = places[1].get(int(partner[k]))
+        if second is None:
+            continue
+        pair = (maps[0][first], maps[1][second])
+        less = damping([one[FOLDS] for one in pair], engine.spectra.band.pixel_size_a, OF_A_HALF)
+        maps[0][first], maps[1][second] = ([less(one) for one in some] for some in pair)
+    return maps
 
 
 def started(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from swiftres_plugin.settings import ReconstructSettings
 
 FOLDS = 4
 SETS = 2 * (FOLDS - 1) / FOLDS  # halves of the folds that a map of all folds but one is made of
+FOCUSINGS = 2  # a third changes nothing
 COARSE_A = 20.0  # of the map whose solvent boundary is looked for
 MARGIN_SHELLS = 4  # of a small box beyond the finest shell compared
 ROOM_A, EDGE_PX = 10.0, 5.0  # beyond the solvent boundary
@@ -90,13 +91,27 @@ def map_of_folds(engine: Engine, window: np.ndarray, sums: Sequence[Accumulator]
     return masked_reference(engine.solved(reduce(add, sums)), window)
 
 
-def damping(parts: Sequence[torch.Tensor], pixel_size_a: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What damps a difference map of all folds but one, shell by shell and then region by region, by how far its `parts` of
-    each half of the folds agree: what differs stands in one place, and noise is everywhere."""
-    gain = torch.from_numpy(difference_gain(correlation(*parts), SETS)).float()
-    first, second = (filter_shells(part, gain) for part in parts)
-    focus = local_gain(first, second, SETS, pixel_size_a)
-    return lambda voxels: filter_shells(voxels, gain) * focus
+def damping(parts: Sequence[torch.Tensor], pixel_size_a: float, sets: float = SETS) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What damps a difference map, region by region and shell by shell, by how far its two `parts` agree.
+
+    What differs stands in one place, and noise is everywhere. What agrees at all tells the region first, and how fine detail
+    agrees is asked within it: noise elsewhere would hide all but the coarsest shells of a small part.
+
+    sets: how many such parts the map to be damped is made of; by default the parts are halves of the folds, and the map is
+    made of all folds but one.
+    """
+    focus = torch.ones_like(parts[0])
+    for _ in range(FOCUSINGS):
+        gain = shell_gain(parts, focus, sets)
+        first, second = (filter_shells(part, gain) for part in parts)
+        focus = local_gain(first, second, sets, pixel_size_a)
+    gain = shell_gain(parts, focus, sets)
+    return lambda voxels: filter_shells(voxels * focus, gain)
+
+
+def shell_gain(parts: Sequence[torch.Tensor], focus: torch.Tensor, sets: float) -> torch.Tensor:
+    """(S,) gain per shell, from how far the parts agree where `focus` lets them be seen."""
+    return torch.from_numpy(difference_gain(correlation(*(part * focus for part in parts)), sets)).float()
 
 
 def small_engine(engine: Engine, window: np.ndarray, resolution_a: float) -> tuple[Engine, np.ndarray]:

@@ -57,8 +57,10 @@ class Residuals:
     nuisance: torch.Tensor
 
     def take(self, rows: np.ndarray) -> Residuals:
-        index = torch.from_numpy(rows).to(self.values.device)
-        return Residuals(*(getattr(self, name)[index] for name in Residuals.__slots__))
+        """Those of `rows`, which follow each other with a constant step; nothing is copied."""
+        step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+        at = slice(int(rows[0]), int(rows[-1]) + 1, step)
+        return Residuals(*(getattr(self, name)[at] for name in Residuals.__slots__))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -169,9 +171,13 @@ def direction(engine: Engine, seen: Residuals, folds: Sequence[np.ndarray], alon
 
 def damped(engine: Engine, made_of: Callable[[Sequence[int]], torch.Tensor]) -> list[torch.Tensor]:
     """The map that is `made_of` all folds but each, and of all, damped by how far two sets of folds agree in it."""
-    parts = [made_of(half) for half in HALF_FOLDS]
-    less = damping(parts, engine.spectra.band.pixel_size_a)
-    return [less(made_of(tuple(fold for fold in range(FOLDS) if fold != left_out))) for left_out in range(FOLDS + 1)]
+    less = damping([made_of(half) for half in HALF_FOLDS], engine.spectra.band.pixel_size_a)
+    return [less(made_of(others(number))) for number in range(FOLDS + 1)]
+
+
+def others(left_out: int) -> tuple[int, ...]:
+    """The numbers of all folds but one; of all of them where none has that number."""
+    return tuple(fold for fold in range(FOLDS) if fold != left_out)
 
 
 def weighted_sums(engine: Engine, seen: Residuals, along: np.ndarray) -> Accumulator:
