@@ -37,6 +37,7 @@ MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
 LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
+LEAST_EVIDENCE = 10.0  # of a half, for its classes to be set apart by anything
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
 OF_A_HALF = (FOLDS - 1) / FOLDS  # what the maps are made of that the particles of a fold see
 MIXTURES = 20  # starts of the mixture
@@ -46,7 +47,8 @@ COARSE_A, COARSE_SHELLS = 15.0, 16  # at the most, of the directions and of the 
 @dataclass(frozen=True, eq=False, slots=True)
 class Round:
     """Shares (N, K) of the particles in the classes; evidence: mean log-likelihood over that of the map of all;
-    agreement: correlation (K,) between the halves of what sets each class apart; changes: part of the particles that moved."""
+    agreement: correlation (K,) between the halves of what sets each class apart, 0 where nothing does; changes: part of the
+    particles that moved."""
 
     shares: np.ndarray
     evidence: float
@@ -97,7 +99,8 @@ def one_round(halves: Sequence[SeenHalf], hard: bool, shares: np.ndarray) -> Rou
     moved = changed(shares, found)
     second = halves[1].rows
     found[second] = found[second][:, partner]
-    return Round(found, float(np.mean(evidence)), agreement, moved)
+    apart_at_all = min(one * len(seen.rows) for one, seen in zip(evidence, halves)) > LEAST_EVIDENCE
+    return Round(found, float(np.mean(evidence)), agreement * apart_at_all, moved)
 
 
 def spread_out(kept: np.ndarray, count: int, maps: Sequence[torch.Tensor]) -> np.ndarray:
