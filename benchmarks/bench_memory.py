@@ -3,8 +3,8 @@
 Runs the stages on particles of noise, on two workers of the processor, in batches of the size that the engine makes, and
 prints for each what was planned, how much the process grew at its peak, and the ratio. Ends with exit code 1 when a stage
 grew by more than `--factor` times its plan and `--slack` megabytes (what allocators and threads keep for themselves).
-With `--whole K` a refinement of K classes makes one iteration instead, in a process of its own that may not take more than
-`--memory` gigabytes and a quarter. Linux only.
+With `--whole K` a refinement of K classes makes two iterations instead, in a process of its own that may not take more than
+`--memory` gigabytes and a quarter; what does not fit lies in files in `--scratch`. Linux only.
 """
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 
 import numpy as np
 import torch
 
-from swiftres_plugin.engine import align, searching
+from swiftres_plugin.engine import align, insertion, searching
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import ArraySource, Ctf, Optics, Particles
@@ -35,12 +36,14 @@ from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import SilentReporter
+from swiftres_plugin.engine.room import planned_storage
 from swiftres_plugin.engine.stages.preprocess import IMAGE_BYTES, load_spectra
 from swiftres_plugin.settings import from_flat
 
 WORKERS = 2
 CANDIDATES = 16
 PIXEL_A = 2.0
+WHOLE_PARTICLES = 40
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ def main() -> None:
     parser.add_argument("--slack", type=float, default=24.0, metavar="MB")
     parser.add_argument("--whole", type=int, default=0, metavar="K")
     parser.add_argument("--memory", type=float, default=4.0, metavar="GB")
+    parser.add_argument("--scratch", type=Path, default=Path("."), metavar="FOLDER")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # the process of its own
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.here:
-        print(json.dumps(whole(args.box[0], args.whole, args.memory * 1e9)))
+        print(json.dumps(whole(args.box[0], args.whole, args.memory * 1e9, args.scratch.resolve())))
         return
     if args.whole:
-        sys.exit(0 if all([whole_fits(box, args.whole, args.memory) for box in args.box]) else 1)
+        sys.exit(0 if all([whole_fits(box, args.whole, args.memory, args.scratch) for box in args.box]) else 1)
     print(f"{'box':>4} {'stage':<34} {'planned MB':>11} {'measured MB':>12} {'ratio':>6}")
     passed = True
     for box in args.box:
@@ -80,30 +84,69 @@ def main() -> None:
     sys.exit(0 if passed else 1)
 
 
-def whole_fits(box: int, classes: int, memory_gb: float) -> bool:
+def whole_fits(box: int, classes: int, memory_gb: float, scratch: Path) -> bool:
     """Whether a refinement of that size goes through under the cap; tells it."""
-    command = [sys.executable, __file__, "--here", "--box", str(box), "--whole", str(classes), "--memory", str(memory_gb)]
+    command = [sys.executable, __file__, "--here", "--box", str(box), "--whole", str(classes), "--memory", str(memory_gb),
+               "--scratch", str(scratch)]
     done = subprocess.run(command, capture_output=True, text=True)
-    step_gb = MAP_BYTES * (2 * box) ** 3 / 1e9
-    planned = f"box {box:>4}, {classes} classes, {memory_gb:g} GB: largest step planned at {step_gb:.1f} GB"
+    told = f"box {box:>4}, {classes} classes, {memory_gb:g} GB"
     if done.returncode:
-        print(f"{planned}; FAILED: {done.stderr.strip().splitlines()[-1][:150]}", flush=True)
+        print(f"{told}; FAILED: {done.stderr.strip().splitlines()[-1][:150]}", flush=True)
         return False
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{planned}; peak {found['peak'] / 1e9:.2f} GB in {found['seconds']:.0f} s of processor time", flush=True)
+    where = f"on disk ({found['disk'] / 1e9:.2f} GB)" if found["disk"] else "in memory"
+    print(f"{told}; maps {where}; peak {found['peak'] / 1e9:.2f} GB of memory over {found['base'] / 1e9:.2f} GB before, "
+          f"{found['seconds']:.0f} s of processor time", flush=True)
     return True
 
 
-def whole(box: int, classes: int, memory: float) -> dict[str, float]:
-    """Peak growth in bytes and processor seconds of one iteration of particles of noise, capped by the system."""
+def whole(box: int, classes: int, memory: float, scratch: Path) -> dict[str, float]:
+    """Peaks of memory and disk in bytes, and processor seconds, of two iterations of particles of noise.
+
+    Memory is what no file stands behind, as the system counts it, which also refuses more than the cap and a quarter:
+    pages of files it gives back by itself when others need them.
+    """
     allowed = int(_status("VmData") + 1.25 * memory)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
-    before, began = _status("VmRSS"), time.process_time()
-    engine, _ = engine_and_source(box, Compute(torch.device("cpu"), 1, int(memory), int(memory)))
-    random = np.random.default_rng(5)
-    maps = [Map(random.standard_normal((box,) * 3).astype(np.float32), PIXEL_A) for _ in range(classes)]
-    next(refine(engine, start(engine, maps, None)))
-    return {"peak": _status("VmHWM") - before, "seconds": time.process_time() - began}
+    storage = planned_storage(box, classes, memory, scratch, SilentReporter())
+    place = Compute(torch.device("cpu"), 1, int(memory), int(memory), storage=storage)
+    base, began = _status("RssAnon"), time.process_time()
+    with Peaks(scratch) as peaks:
+        engine, _ = engine_and_source(box, place, WHOLE_PARTICLES, "auto")
+        random = np.random.default_rng(5)
+        maps = [Map(storage.kept(torch.from_numpy(random.standard_normal((box,) * 3, dtype=np.float32))).numpy(), PIXEL_A)
+                for _ in range(classes)]
+        for state in refine(engine, start(engine, maps, None)):
+            if state.number == 2:
+                break
+    return {"peak": peaks.memory - base, "base": base, "disk": peaks.disk, "seconds": time.process_time() - began}
+
+
+class Peaks:
+    """Looks every few milliseconds how much memory this process takes, and how much of the disk of a folder is gone."""
+
+    def __init__(self, folder: Path):
+        self.memory, self.disk = 0.0, 0.0
+        self._folder, self._done = folder.resolve(), Event()
+        self._thread = Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.01):
+            self.memory = max(self.memory, _status("RssAnon"))
+            self.disk = max(self.disk, self._files())
+
+    def _files(self) -> float:
+        """Bytes of the files without a name that this process has mapped from the folder."""
+        lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(self._folder) in line]
+        return float(sum(int(end, 16) - int(first, 16) for first, end in (line[0].split("-") for line in lines)))
 
 
 def growth(work: Callable[[], object]) -> float:
@@ -142,9 +185,9 @@ def stages(box: int) -> Iterator[Stage]:
     yield Stage("noise of the residuals", lambda: align.residual_noise(engine, [reference], rows, poses), residual)
     sums = empty_sums(whole.last_shell, "meta").nbytes
     workers = len(compute.shares(rows, sums))
-    yield Stage("insertion into sums", lambda: align.reconstruct_half(engine, noise, rows, poses, "half"),
-                (workers + 1) * sums + batch(len(whole) * align.INSERT_BYTES, workers))
-    total = align.reconstruct_half(engine, noise, rows, poses, "half")
+    yield Stage("insertion into sums", lambda: insertion.reconstruct_half(engine, noise, rows, poses, "half"),
+                (workers + 1) * sums + batch(len(whole) * insertion.INSERT_BYTES, workers))
+    total = insertion.reconstruct_half(engine, noise, rows, poses, "half")
     yield Stage("sums to map", lambda: engine.solved(total), MAP_BYTES * (2 * box) ** 3)
 
 
@@ -168,9 +211,10 @@ def alignment(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: 
         engine, volume, noise, rows, plan, found, poses, diameter_a, "half"), batch(length * align.SAMPLE_BYTES * 2))
 
 
-def engine_and_source(box: int, compute: Compute | None = None) -> tuple[Engine, ArraySource]:
-    """Particles of noise, a few batches of them, and an engine that holds their transforms."""
-    count = max(12, min(2000, (1 << 23) // box ** 2))
+def engine_and_source(box: int, compute: Compute | None = None, count: int = 0,
+                      recipe: str = "torch") -> tuple[Engine, ArraySource]:
+    """Particles of noise, a few batches of them or as many as are asked for, and an engine that holds their transforms."""
+    count = count or max(12, min(2000, (1 << 23) // box ** 2))
     random = np.random.default_rng(1)
     defocus = random.uniform(8000, 22000, count)
     ctf = Ctf(defocus, defocus - 300, np.zeros(count), np.zeros(count))
@@ -180,7 +224,7 @@ def engine_and_source(box: int, compute: Compute | None = None) -> tuple[Engine,
         optics_group=np.zeros(count, np.int64), ctf=ctf, poses=None)
     source = ArraySource(particles, random.standard_normal((count, box, box)).astype(np.float32))
     settings = from_flat({"search_resolution": max(20.0, 0.1 * box * PIXEL_A), "initial_resolution": 4 * PIXEL_A,
-                          "candidates": CANDIDATES, "recipe": "torch"})
+                          "candidates": CANDIDATES, "recipe": recipe})
     compute = compute or Compute(torch.device("cpu"), WORKERS, 4 << 30)
     with TemporaryDirectory() as folder:
         spectra = load_spectra(source, settings.preprocess, compute, SilentReporter(), Path(folder))

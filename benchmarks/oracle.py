@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import align_half, image_noise, reconstruct_half, residual_noise
+from swiftres_plugin.engine.align import align_half, image_noise, residual_noise
 from swiftres_plugin.engine.compute import open_compute
 from swiftres_plugin.engine.data.maps import HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.io.mrc import MrcSource, read_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry

@@ -202,7 +202,8 @@ class ComputeSettings:
     memory: float = choice(
         0.0, "Most memory to plan for; 0 uses what is free.", unit="GB", minimum=0.0, advanced=True)
     scratch: str = choice(
-        "", "Folder for the particle cache when particles do not fit in memory; empty uses the output folder.", advanced=True)
+        "", "Folder for what does not fit in memory, particles or the maps of large boxes; empty uses the output folder.",
+        advanced=True)
     seed: int = choice(1, "Seed of every random choice (half sets, subsets).", minimum=0, advanced=True)
 
 

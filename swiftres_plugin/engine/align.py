@@ -1,37 +1,32 @@
-"""One half of the particles against its own maps: search, rank, refine, and sum into a reconstruction."""
+"""One half of the particles against its own maps: search, rank, refine, and what is left of it as noise."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from threading import Lock
 
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.compute import Compute
-from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
-from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices
-from swiftres_plugin.engine.maths.symmetry import closest_mates, turns_of_axes
+from swiftres_plugin.engine.maths.slices import extract_slices
+from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.searching import RECALL_LEAST, Searcher, joined, measure_recall, prepare_search, search_rows
 from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.noise import noise_power, per_sample, power_sums
-from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
 from swiftres_plugin.settings import PolishSettings
 
 # Working memory in bytes, as measured and a little more. Per coefficient of a particle:
 SAMPLE_BYTES = 300  # and pose of the local refinement
 RESIDUAL_BYTES = 80
 IMAGE_BYTES = 40
-INSERT_BYTES = 140
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
 SURE = 0.9999  # share of the posterior over what a search found that leaves no doubt
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
-LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
 
@@ -49,7 +44,7 @@ def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarr
 
 def given_candidates(poses: Assignment, rows: np.ndarray, device: torch.device) -> Candidates:
     """The poses of `rows` as one candidate each, of score 0."""
-    rotation, shift = _poses(poses, rows, device)
+    rotation, shift = posed(poses, rows, device)
     return Candidates(rotation[:, None], shift[:, None], torch.zeros((len(rows), 1), device=device))
 
 
@@ -301,7 +296,7 @@ def unexplained_by(engine: Engine, volume: torch.Tensor, rows: np.ndarray, poses
 
         def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             batch = here.batch(rows[part], band)
-            rotation, shift = _poses(poses, part, here.device)
+            rotation, shift = posed(poses, part, here.device)
             slices = extract_slices(volume_here, rotation, band.wave_px)
             return power_sums(batch, groups, local.model(batch, slices, shift))
 
@@ -329,68 +324,7 @@ def image_power(engine: Engine, rows: np.ndarray) -> PowerSums:
     return engine.compute.spread(summing, parts)
 
 
-def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, name: str,
-                     last_shell: int | None = None, share: np.ndarray | None = None) -> Accumulator:
-    """Sums of the particles at `rows` up to `last_shell` (all by default), every worker into its own, added in order.
-
-    share: the weight of each particle, one if left out.
-    """
-    whole = engine.spectra.band
-    if engine.cluster is not None:
-        return engine.cluster.reconstruct_half(engine, noise, rows, poses, name, last_shell or whole.last_shell, share)
-    band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
-    draws = engine.settings.reconstruct.pose_samples
-    normal = _normal_numbers(draws, engine.spectra.particles.particle_id[rows], engine.settings.compute.seed)
-    turns, inserted = turns_of_axes(engine.operators)
-    one_at_a_time = Lock()
-    engine.reporter.stage(f"{name}: reconstruction", len(rows))
-
-    def summed(place: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
-        here, band_here = engine.on(place), band.to(place.device)
-        operators = torch.from_numpy(inserted).float().to(place.device)
-        sums = empty_sums(whole.last_shell, place.device)
-        for part in parts:
-            batch = here.batch(rows[part], band_here)
-            power = per_sample(noise, batch) * draws
-            if share is not None:
-                power /= torch.from_numpy(share[part]).to(power)[:, None].clamp(min=LEAST_SHARE)
-            for rotation, shift in _draws(poses, part, normal, place.device):
-                insert(sums, batch, power, rotation, shift, operators)
-            with one_at_a_time:
-                engine.reporter.advance(len(part))
-        return sums
-
-    with engine.timed("reconstruction"):
-        size = empty_sums(whole.last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
-        first, *others = engine.compute.gathered(summed, np.arange(len(rows)), len(band) * INSERT_BYTES, size)
-        for sums in others:
-            first += sums.to(first.device)
-        return finished(first.cpu(), float(len(rows)), turns)
-
-
-def _normal_numbers(draws: int, particle_id: np.ndarray, seed: int) -> torch.Tensor:
-    """(draws, B, 5) standard normal numbers in pairs of opposite sign; none for a single draw.
-
-    A particle's numbers are its own, whichever others it is put into the map with.
-    """
-    pairs = draws // 2 + draws % 2 if draws > 1 else 0
-    everyone = np.random.default_rng([seed, 2]).standard_normal((particle_id.max(initial=-1) + 1, pairs, 5))
-    half = everyone[particle_id].swapaxes(0, 1)
-    return torch.from_numpy(np.concatenate([half, -half])[:draws])
-
-
-def _draws(poses: Assignment, part: np.ndarray, normal: torch.Tensor,
-           device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The best poses, or as many draws from their uncertainty as there are `normal` numbers for."""
-    rotation, shift = _poses(poses, part, device)
-    if len(normal) == 0:
-        yield rotation, shift
-        return
-    covariance = torch.from_numpy(poses.covariance[part])
-    for numbers in normal:
-        yield drawn_poses(rotation, shift, covariance, numbers[part])
-
-
-def _poses(poses: Assignment, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def posed(poses: Assignment, part: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotations (B, 3, 3) and shifts (B, 2) of the particles at places `part`, in single precision on a device."""
     rotation = torch.from_numpy(poses.image_to_volume[part]).float().to(device)
     return rotation, torch.from_numpy(poses.shift_a[part]).float().to(device)

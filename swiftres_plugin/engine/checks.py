@@ -13,8 +13,11 @@ from ..errors import InputError
 from ..settings import SearchSettings
 from .data.maps import Map
 from .data.particles import Optics
-from .maths.fourier import filter_shells, low_pass_gain
+from .maths.cubes import planes_of
+from .maths.fourier import low_pass_gain
+from .maths.padded import Empty
 from .stages.index import parse_recipe
+from .stages.postprocess import shell_products
 
 PIXEL_TOLERANCE = 0.01
 RANGE_TOLERANCE = 1e-3
@@ -52,19 +55,23 @@ def check_reference(reference: Map, name: object = "reference") -> None:
                          remedy="Give a map of the particle, white on black.")
 
 
-def check_different(references: Sequence[Map], names: Sequence[object], resolution_a: float) -> None:
+def check_different(references: Sequence[Map], names: Sequence[object], resolution_a: float,
+                    empty: Empty | None = None) -> None:
     """Raises `InputError` where two starting maps (on one grid) are the same to `resolution_a` but for their grey scale:
-    they would part the particles by chance alone."""
-    seen = []
-    for reference in references:
-        gain = low_pass_gain(reference.box_px, reference.pixel_size_a, resolution_a)
-        voxels = filter_shells(torch.from_numpy(reference.voxels - reference.voxels.mean()), gain).double()
-        seen.append(voxels / voxels.norm())
-    for second in range(len(seen)):
+    they would part the particles by chance alone. empty: makes their transforms."""
+    for second in range(len(references)):
         for first in range(second):
-            if float((seen[first] * seen[second]).sum()) > SAME_MAP:
+            if likeness(references[first], references[second], resolution_a, empty) > SAME_MAP:
                 raise InputError("two starting maps are the same", where=names[second], found=f"what {names[first]} holds",
                                  expected=f"maps that differ at {resolution_a:g} A", remedy="Give one of them alone.")
+
+
+def likeness(first: Map, second: Map, resolution_a: float, empty: Empty | None) -> float:
+    """Correlation of two maps on one grid, without their means and low-passed to `resolution_a`."""
+    gain = low_pass_gain(first.box_px, first.pixel_size_a, resolution_a)
+    one, other = (planes_of(torch.from_numpy(density.voxels)) for density in (first, second))
+    cross, *power = shell_products(one, other, first.box_px, empty)[:, 1:] @ gain[1:].double() ** 2
+    return float(cross / (power[0] * power[1]).sqrt())
 
 
 def check_search(settings: SearchSettings) -> None:

@@ -12,11 +12,11 @@ from functools import cache, partial, reduce
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import FOLDS, damping, map_of_folds
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.slices import empty_sums
 from swiftres_plugin.engine.stages.reconstruct import finished
 from swiftres_plugin.engine.variability import (

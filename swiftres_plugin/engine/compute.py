@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from swiftres_plugin.engine.scratch import Storage
 from swiftres_plugin.errors import InputError
 
 Part = TypeVar("Part")
@@ -30,7 +31,7 @@ class Compute:
 
     `others` are further devices that take their part of what is cut into batches. Of `memory_bytes`, on each device,
     batches that are worked on at the same time take a quarter, and sums that every worker keeps for itself another;
-    `host_bytes` is the same for what stays on the host.
+    `host_bytes` is the same for what stays on the host. storage: where arrays as large as maps lie.
     """
 
     device: torch.device
@@ -38,6 +39,7 @@ class Compute:
     memory_bytes: int
     host_bytes: int = 1 << 62
     others: tuple[torch.device, ...] = ()
+    storage: Storage = field(default_factory=Storage)
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -187,7 +189,12 @@ def open_compute(device: str = "auto", threads: int = 0, memory_gb: float = 0.0)
     torch.set_float32_matmul_precision("highest")  # some containers switch TF32 on: ten bits are too few for phases
     most = memory_gb * 1e9 if memory_gb else math.inf
     free = min(_free_bytes(one) for one in (first, *others))
-    return Compute(first, cores, int(min(most, 0.8 * free)), int(min(most, 0.8 * free_host_bytes())), tuple(others))
+    return Compute(first, cores, int(min(most, 0.8 * free)), host_memory(memory_gb), tuple(others))
+
+
+def host_memory(memory_gb: float = 0.0) -> int:
+    """Bytes that may be planned for on this host: what is asked for, or most of what is free."""
+    return int(min(memory_gb * 1e9 if memory_gb else math.inf, 0.8 * free_host_bytes()))
 
 
 def _devices(name: str) -> list[torch.device]:

@@ -17,6 +17,7 @@ from swiftres_plugin.engine.data.spectra import ParticleBatch, Spectra
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.maths.slices import fourier_volume
 from swiftres_plugin.engine.report import Reporter, SilentReporter
+from swiftres_plugin.engine.scratch import Storage
 from swiftres_plugin.engine.stages.preprocess import make_batch
 from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.settings import RefineSettings
@@ -81,12 +82,20 @@ class Engine:
     def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
         return make_batch(self.spectra, rows, band, self.device)
 
+    @property
+    def storage(self) -> Storage:
+        return self.compute.storage
+
     def volume(self, reference: torch.Tensor, last_shell: int) -> torch.Tensor:
         """The Fourier volume of a map, on the device."""
+        if self.storage.on_disk:
+            return fourier_volume(reference.cpu(), last_shell, empty=self.storage.empty).to(self.device)
         place = self.compute.place(VOLUME_BYTES * (2 * len(reference)) ** 3)
         return fourier_volume(reference.to(place), last_shell).to(self.device)
 
-    def solved(self, sums: Accumulator, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
-        """The map of `sums`; on the device where its memory allows."""
+    def solved(self, *sums: Accumulator, signal_to_noise: np.ndarray | None = None) -> torch.Tensor:
+        """The map of `sums`, added up; on the device where its memory allows."""
         box_px = self.spectra.band.box_px
+        if self.storage.on_disk:
+            return solve(sums, box_px, signal_to_noise, empty=self.storage.empty)
         return solve(sums, box_px, signal_to_noise, self.compute.place(MAP_BYTES * (2 * box_px) ** 3))

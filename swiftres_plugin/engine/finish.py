@@ -27,7 +27,8 @@ def sharpen_class(engine: Engine, state: RefinementState, number: int, output: P
         raise ValueError("only a class after an iteration can be sharpened")
     resolution_a = min(one.resolution_a, engine.settings.schedule.initial_resolution)  # infinite where nothing was found
     given = engine.settings.postprocess.given_b_factor_a2
-    _, b_factor_a2, sharp = sharpen_halves(one.halves, one.mask, one.fsc, resolution_a, given)
+    _, b_factor_a2, sharp = sharpen_halves(one.halves, one.mask, one.fsc, resolution_a, given,
+                                          engine.storage.makes)
     write_map(output / layout.sharpened_name(number), sharp)
     return {"class_b_factor_a2": b_factor_a2, "class_orientation_efficiency": efficiency(engine, state, one, number)}
 

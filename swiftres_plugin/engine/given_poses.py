@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
-from swiftres_plugin.engine.align import RESIDUAL_BYTES, image_noise, reconstruct_half, residual_noise
+from swiftres_plugin.engine.align import RESIDUAL_BYTES, image_noise, residual_noise
 from swiftres_plugin.engine.checks import check_mask
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment, Band
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.io.mrc import read_map
 from swiftres_plugin.engine.maths.fourier import filter_shells, resample_cube
 from swiftres_plugin.engine.stages import local

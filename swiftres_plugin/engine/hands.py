@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.maps import Accumulator
-from swiftres_plugin.engine.stages.postprocess import correlation
+from swiftres_plugin.engine.maths.cubes import Planes, planes_of
+from swiftres_plugin.engine.maths.padded import Empty
+from swiftres_plugin.engine.stages.postprocess import correlation_of
 
 HALF_TURN = np.diag([-1.0, -1.0, 1.0])  # of an image in its plane
 AGREE = 0.3  # FSC down to which half maps are followed,
@@ -19,13 +21,24 @@ LEAST_SHELLS = 3  # by so many shells at least: chance does not reach that
 
 def inverted(voxels: torch.Tensor) -> torch.Tensor:
     """A cube (n, n, n) inverted at its origin n // 2."""
-    turned = voxels.flip(0, 1, 2)
-    return turned if len(voxels) % 2 else turned.roll((1, 1, 1), (0, 1, 2))
+    return inverted_planes(voxels)(slice(0, len(voxels)))
+
+
+def inverted_planes(voxels: torch.Tensor) -> Planes:
+    """The planes of the inverted cube."""
+    n = len(voxels)
+    past = 1 - n % 2  # voxel 0 of an even box has no other side: it stands for both
+
+    def planes(slab: slice) -> torch.Tensor:
+        other = (past - 1 - torch.arange(slab.start, slab.stop)) % n
+        return voxels[other].flip(1, 2).roll((past, past), (1, 2))
+
+    return planes
 
 
 def inverted_sums(sums: Accumulator) -> Accumulator:
-    """Sums of the inverted map."""
-    return Accumulator(sums.numerator.conj().resolve_conj(), sums.weight, sums.count)
+    """Sums of the inverted map; a view."""
+    return Accumulator(sums.numerator.conj(), sums.weight, sums.count)
 
 
 def inverted_rotations(image_to_volume: np.ndarray) -> np.ndarray:
@@ -33,13 +46,14 @@ def inverted_rotations(image_to_volume: np.ndarray) -> np.ndarray:
     return image_to_volume @ HALF_TURN
 
 
-def last_agreed(first: torch.Tensor, second: torch.Tensor) -> int:
+def last_agreed(first: Planes, second: Planes, box_px: int, empty: Empty | None = None) -> int:
     """The last shell before the FSC of two maps first falls below `AGREE`."""
-    below = np.flatnonzero(correlation(first, second) < AGREE)
-    return int(below[0] - 1) if len(below) else len(first) // 2
+    below = np.flatnonzero(correlation_of(first, second, box_px, empty) < AGREE)
+    return int(below[0] - 1) if len(below) else box_px // 2
 
 
-def are_opposite(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two half maps agree farther when one of them is inverted."""
-    same = last_agreed(first, second)
-    return last_agreed(first, inverted(second)) >= max(FARTHER * same, same + LEAST_SHELLS)
+def are_opposite(first: torch.Tensor, second: torch.Tensor, empty: Empty | None = None) -> bool:
+    """Whether two half maps agree farther when one of them is inverted; empty: makes their transforms."""
+    same = last_agreed(planes_of(first), planes_of(second), len(first), empty)
+    mirrored = last_agreed(planes_of(first), inverted_planes(second), len(first), empty)
+    return mirrored >= max(FARTHER * same, same + LEAST_SHELLS)

@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import align_classes, reconstruct_half, residual_noise
+from swiftres_plugin.engine.align import align_classes, residual_noise
 from swiftres_plugin.engine.class_averages import searched
 from swiftres_plugin.engine.class_search import find_classes
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.search import Assignment, Band
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.fourier import resample_cube
 from swiftres_plugin.engine.starts import agreements, angular_step, judged, searched_maps, solved
 from swiftres_plugin.engine.views import class_views, particle_diameter, particle_views

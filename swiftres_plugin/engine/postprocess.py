@@ -20,11 +20,12 @@ from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import write_fsc, write_json, write_table
 from swiftres_plugin.engine.maths.geometry import direction_counts, direction_grid
+from swiftres_plugin.engine.maths.padded import Empty
 from swiftres_plugin.engine.report import Reporter
 from swiftres_plugin.engine.stages.directional import directional_fsc, half_sphere
 from swiftres_plugin.engine.stages.local_resolution import local_resolution
 from swiftres_plugin.engine.stages.orientations import coverage
-from swiftres_plugin.engine.stages.postprocess import compute_fsc, particle_diameter_px, solvent_mask
+from swiftres_plugin.engine.stages.postprocess import averaged, compute_fsc, particle_diameter_px, solvent_mask
 from swiftres_plugin.engine.stages.sharpen import guinier, sharpened
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import RefineSettings
@@ -100,13 +101,16 @@ def found_mask(halves: HalfMaps) -> np.ndarray:
 
 
 def sharpen_halves(halves: HalfMaps, mask: np.ndarray, fsc: Fsc, resolution_a: float,
-                   b_factor_a2: float | None) -> tuple[Guinier, float, Map]:
-    """Guinier plot, the B-factor that was given or else fitted (0 where no line fits), and the sharpened map."""
-    average = halves.average
-    plot = guinier(average, mask, fsc, resolution_a)
+                   b_factor_a2: float | None, empty: Empty | None = None) -> tuple[Guinier, float, Map]:
+    """Guinier plot, the B-factor that was given or else fitted (0 where no line fits), and the sharpened map.
+
+    empty: makes maps and transforms.
+    """
+    average = averaged(halves, empty)
+    plot = guinier(average, mask, fsc, resolution_a, empty)
     if b_factor_a2 is None:
         b_factor_a2 = 0.0 if math.isnan(plot.slope) else plot.b_factor_a2
-    return plot, b_factor_a2, sharpened(average, fsc, b_factor_a2, resolution_a)
+    return plot, b_factor_a2, sharpened(average, fsc, b_factor_a2, resolution_a, empty)
 
 
 def orientation_coverage(image_to_volume: np.ndarray, operators: np.ndarray, diameter: float) -> Coverage:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import image_noise, reconstruct_half
+from swiftres_plugin.engine.align import image_noise
 from swiftres_plugin.engine.checks import check_mask, check_optics, check_output_folder
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map, write_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
@@ -87,7 +88,7 @@ def reconstruct(engine: Engine, share: np.ndarray | None = None, name: str = "")
     halves = HalfMaps(*(Map(engine.solved(s).cpu().numpy(), pixel) for s in sums))
     mask = mask_of(engine, halves)
     fsc = compute_fsc(halves, mask, engine.settings.compute.seed)
-    combined = engine.solved(sums[0] + sums[1], 2 * signal_to_noise(fsc)).cpu().numpy()
+    combined = engine.solved(*sums, signal_to_noise=2 * signal_to_noise(fsc)).cpu().numpy()
     return Reconstruction(halves, Map(combined, pixel), Map(mask, pixel), fsc)
 
 

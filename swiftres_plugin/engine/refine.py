@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from swiftres_plugin.engine.align import (
     align_classes,
     given_candidates,
     image_noise,
-    reconstruct_half,
     residual_noise,
     settled,
     to_search,
@@ -28,7 +28,9 @@ from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, we
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.grey_scale import starting_scale
 from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
+from swiftres_plugin.engine.maths.cubes import mapped
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.symmetry import closest_mates
 from swiftres_plugin.engine.plan import at_rest, beyond_start, next_last_shell, plan_iteration, reconstructed_shell
@@ -41,6 +43,7 @@ from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import entropy
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import (
+    averaged,
     compute_fsc,
     detail_fsc,
     join_low_resolution,
@@ -78,7 +81,7 @@ def start(engine: Engine, references: Sequence[Map], mask: np.ndarray | None) ->
         alone = RefinementState(0, (started_class(engine, reference, mask),), noise, half, poses)
         name = "the starting map" if len(references) == 1 else f"starting map {number}"
         scale = starting_scale(engine, alone, diameter(engine, alone), name)
-        voxels = alone.classes[0].references[0] * scale
+        voxels = mapped(partial(torch.mul, other=scale), alone.classes[0].references[:1], engine.storage.makes)
         classes.append(replace(alone.classes[0], references=(voxels, voxels)))
     return RefinementState(0, tuple(classes), noise, half, poses)
 
@@ -87,9 +90,10 @@ def started_class(engine: Engine, reference: Map, mask: np.ndarray | None) -> Cl
     """A class before the first iteration, on the grey scale of its starting map."""
     resolution_a = engine.settings.schedule.initial_resolution
     gain = low_pass_gain(reference.box_px, reference.pixel_size_a, resolution_a)
-    voxels = filter_shells(torch.from_numpy(reference.voxels.copy()), gain)
-    window = mask if mask is not None else sphere_mask(reference.box_px, 0.46 * reference.box_px)
-    voxels = masked_reference(voxels, window)
+    empty = engine.storage.makes
+    voxels = filter_shells(torch.from_numpy(reference.voxels), gain, empty)
+    window = mask if mask is not None else sphere_mask(reference.box_px, 0.46 * reference.box_px, empty=empty)
+    voxels = masked_reference(voxels, window, empty)
     return ClassState((voxels, voxels), engine.spectra.band.shell_of(resolution_a), resolution_a, mask=mask)
 
 
@@ -181,11 +185,12 @@ def own_support(engine: Engine, half: np.ndarray, noise: Sequence[np.ndarray], c
     gains = []
     with engine.timed("own support"):
         for number, one in enumerate(classes):
-            volumes = [engine.volume(reference, one.last_shell) for reference in one.references]
-            for h in (0, 1):
-                rows = evenly(np.flatnonzero((half == h) & (assignment.class_id == number)), SAMPLE)
-                own, other = (likelihood(engine, volumes[k], noise[h], rows, assignment, one.last_shell) for k in (h, 1 - h))
-                gains.append(own - other)
+            rows = [evenly(np.flatnonzero((half == h) & (assignment.class_id == number)), SAMPLE) for h in (0, 1)]
+            found = []
+            for reference in one.references:  # one transform at a time
+                volume = engine.volume(reference, one.last_shell)
+                found.append([likelihood(engine, volume, noise[h], rows[h], assignment, one.last_shell) for h in (0, 1)])
+            gains += [found[h][h] - found[1 - h][h] for h in (0, 1)]
     every = np.concatenate(gains)
     return max(0.0, float(every.mean())) if len(every) else 0.0
 
@@ -236,7 +241,7 @@ def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignm
                              weight[rows]) for h, rows in enumerate(members)]
     with engine.timed("postprocess"):
         solved = [engine.solved(one) for one in sums]
-        opposite = plan.exhaustive and are_opposite(*solved)
+        opposite = plan.exhaustive and are_opposite(solved[0], solved[1], engine.storage.makes)
         if opposite:
             engine.reporter.message("The halves had come to opposite hands, as the starting map did not tell them apart: the "
                                     "second is inverted. The hand of the result is open.")
@@ -260,7 +265,7 @@ def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassS
     band = engine.spectra.band
     limit = band.shell_of(engine.settings.schedule.initial_resolution)
     halves = now.halves or HalfMaps(*(Map(r.cpu().numpy(), band.pixel_size_a) for r in now.references))
-    combined = halves.average.voxels if now.combined is None else now.combined
+    combined = averaged(halves, engine.storage.makes).voxels if now.combined is None else now.combined
     window = working_mask(engine, now, halves, diameter_a) if now.mask is None else now.mask
     shells = np.arange(band.box_px // 2 + 1)
     curve = (shells <= limit).astype(float)
@@ -275,22 +280,22 @@ def meet(engine: Engine, now: ClassState, sums: Sequence[Accumulator], solved: S
     solved: the plain map of each half's sums.
     What looks the same from everywhere tells no orientation: the next references hold what the halves share of the rest.
     """
-    settings, band = engine.settings, engine.spectra.band
+    settings, band, empty = engine.settings, engine.spectra.band, engine.storage.makes
     pixel = band.pixel_size_a
     halves = HalfMaps(*(Map(voxels.cpu().numpy(), pixel) for voxels in solved))
     window = working_mask(engine, now, halves, diameter_a)
-    fsc = compute_fsc(halves, window, settings.compute.seed)
+    fsc = compute_fsc(halves, window, settings.compute.seed, empty)
     limit = band.shell_of(settings.schedule.initial_resolution)
-    detail = detail_fsc(halves, fsc, limit, window, settings.compute.seed)
+    detail = detail_fsc(halves, fsc, limit, window, settings.compute.seed, empty)
     ratio, resolution = signal_to_noise(detail), claimed(engine, fsc.resolution_a(), detail.resolution_a())
     held = now.last_shell <= limit and not beyond_start(fsc, band, limit)
     if held:
         ratio[limit + 1:] = 0
         resolution = max(resolution, band.box_a / limit)
-    maps = [engine.solved(s, ratio) for s in sums]
+    maps = [engine.solved(s, signal_to_noise=ratio) for s in sums]
     join = band.shell_of(max(JOIN_A, settings.schedule.initial_resolution))
-    references = tuple(masked_reference(r, window) for r in join_low_resolution(maps[0], maps[1], join))
-    combined = engine.solved(sums[0] + sums[1], 2 * ratio).cpu().numpy()
+    references = tuple(masked_reference(r, window, empty) for r in join_low_resolution(maps[0], maps[1], join, empty))
+    combined = engine.solved(*sums, signal_to_noise=2 * ratio).cpu().numpy()
     reached = limit if held else next_last_shell(detail.resolution_a(), band, settings)
     return ClassState((references[0], references[1]), reached, resolution, halves, combined, window, fsc)
 
@@ -306,13 +311,13 @@ def claimed(engine: Engine, whole_a: float, detail_a: float) -> float:
 
 def working_mask(engine: Engine, now: ClassState, halves: HalfMaps, diameter_a: float) -> np.ndarray:
     """The user's mask, else the solvent boundary of the current map, else a sphere."""
-    box, pixel = engine.spectra.band.box_px, engine.spectra.band.pixel_size_a
+    box, pixel, empty = engine.spectra.band.box_px, engine.spectra.band.pixel_size_a, engine.storage.makes
     if engine.user_mask is not None:
         return engine.user_mask
     radius = min(0.48 * box, 0.5 * 1.15 * diameter_a / pixel + 3) if engine.settings.preprocess.diameter else 0.48 * box
     if not engine.settings.mask.auto_mask:
-        return sphere_mask(box, radius - 4)
-    return solvent_mask(halves.average.voxels, pixel, min(now.resolution_a, 60.0), radius)
+        return sphere_mask(box, radius - 4, empty=empty)
+    return solvent_mask(averaged(halves, empty).voxels, pixel, min(now.resolution_a, 60.0), radius, empty)
 
 
 def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: Assignment,

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
@@ -31,6 +30,7 @@ from swiftres_plugin.engine.given_poses import (
     map_of_folds,
     small_engine,
 )
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.axes import rotated, symmetrised
 
 MOST_ROUNDS = 12

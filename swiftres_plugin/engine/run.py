@@ -28,7 +28,7 @@ from swiftres_plugin.engine.checks import (
     check_search,
 )
 from swiftres_plugin.engine.cluster import check_cluster, clustered
-from swiftres_plugin.engine.compute import Compute, open_compute
+from swiftres_plugin.engine.compute import Compute, host_memory, open_compute
 from swiftres_plugin.engine.data.maps import Map
 from swiftres_plugin.engine.data.particles import Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
@@ -50,6 +50,8 @@ from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
 from swiftres_plugin.engine.overfitting import Substitution, check_limit, figures, guard, sentence, write_overfitting
 from swiftres_plugin.engine.refine import refine, start
 from swiftres_plugin.engine.report import Reporter, TeeReporter
+from swiftres_plugin.engine.room import housed, planned_storage
+from swiftres_plugin.engine.scratch import Storage
 from swiftres_plugin.engine.stages.index import faiss_problem
 from swiftres_plugin.engine.stages.preprocess import load_spectra, typical_defocus_a
 from swiftres_plugin.errors import InputError, StateError
@@ -80,10 +82,14 @@ class Opened:
     source: MrcSource
     references: tuple[Map, ...]
     mask: Map | None
+    storage: Storage
 
 
-def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) -> Opened:
-    """Read metadata and maps and check everything that can be known before the work starts."""
+def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter, output: Path | None = None) -> Opened:
+    """Read metadata and maps and check everything that can be known before the work starts.
+
+    output: the folder of a run whose maps may lie on disk while it works; all others hold them in memory.
+    """
     operators = open_symmetry(settings.schedule.symmetry)
     check_search(settings.search)
     check_cluster(settings.cluster.cluster)
@@ -99,10 +105,11 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
                          remedy="Use --alignment global.")
     check_limit(settings.postprocess.guard_resolution, particles)
     check_choices(settings, particles, inputs)
-    references = [read_map(path) for path in inputs.references]
+    storage = Storage() if output is None else storage_of(settings, particles, len(inputs.references), output, reporter)
+    references = [read_map(path, empty=storage.empty) for path in inputs.references]
     for reference, path in zip(references, inputs.references):
         check_reference(reference, path)
-    mask = read_map(inputs.mask) if inputs.mask else None
+    mask = read_map(inputs.mask, empty=storage.empty) if inputs.mask else None
     if mask is not None:
         check_mask(mask, particles.box_px, particles.pixel_size_a, inputs.mask)
     finest = 2 * particles.pixel_size_a
@@ -112,8 +119,14 @@ def open_inputs(inputs: Inputs, settings: RefineSettings, reporter: Reporter) ->
     on_grid = tuple(fitted(reference, particles, reporter) for reference in references)
     on_grid = tuple(on_axes(one, path, operators, settings, mask is not None, reporter)
                     for one, path in zip(on_grid, inputs.references))
-    check_different(on_grid, inputs.references, settings.schedule.initial_resolution)
-    return Opened(inputs, particles, MrcSource(particles), on_grid, mask)
+    check_different(on_grid, inputs.references, settings.schedule.initial_resolution, storage.makes)
+    return Opened(inputs, particles, MrcSource(particles), on_grid, mask, storage)
+
+
+def storage_of(settings: RefineSettings, particles: Particles, references: int, output: Path, reporter: Reporter) -> Storage:
+    """Where the maps of a run lie. Raises `InputError` where there is no room for them."""
+    folder, classes = Path(settings.compute.scratch or output), max(references, settings.classes.classes)
+    return planned_storage(particles.box_px, classes, host_memory(settings.compute.memory), folder, reporter)
 
 
 def check_choices(settings: RefineSettings, particles: Particles, inputs: Inputs) -> None:
@@ -192,7 +205,7 @@ def new_run(inputs: Inputs, settings: RefineSettings, output: Path, reporter: Re
     check_output_folder(output)
     schedule = replace(settings.schedule, symmetry=absolute(settings.schedule.symmetry))
     settings = replace(settings, schedule=schedule)
-    opened = open_inputs(inputs, settings, reporter)
+    opened = open_inputs(inputs, settings, reporter, output)
     output.mkdir(parents=True, exist_ok=True)
     with held(output), recorded(database, output, asked_for(inputs, settings), reporter):
         carry_on(opened, settings, output, reporter, None)
@@ -216,9 +229,9 @@ def open_run(output: Path, changes: dict[str, dict[str, object]],
         settings = RefineSettings.from_dict(asked["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{output}: this folder holds no run that can go on ({error})") from error
-    opened = open_inputs(inputs, settings, reporter)
+    opened = open_inputs(inputs, settings, reporter, output)
     finished = layout.finished_iterations(output)
-    state = load_state(finished[-1][1]) if finished else None
+    state = load_state(finished[-1][1], opened.storage.empty) if finished else None
     if state is not None and settings.stream.follow:
         opened = as_before(opened, finished[-1][1])
     if state is not None and len(state.half) != len(opened.particles):
@@ -253,6 +266,7 @@ def carry_on(
     reporter = TeeReporter(reporter)  # keeps the warnings for run.json
     warn_of_faiss(reporter)
     compute = open_compute(settings.compute.device, settings.compute.threads, settings.compute.memory)
+    compute = housed(compute, opened.storage, opened.particles.box_px, reporter)
     with images(opened, settings, compute, reporter, output) as (spectra, cluster):
         write_asked(opened.inputs, settings, output)
         mask = None if opened.mask is None else opened.mask.voxels

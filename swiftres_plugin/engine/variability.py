@@ -24,12 +24,12 @@ from operator import add
 import numpy as np
 import torch
 
-from swiftres_plugin.engine.align import INSERT_BYTES, reconstruct_half
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import FOLDS, damping, map_of_folds
+from swiftres_plugin.engine.insertion import INSERT_BYTES, reconstruct_half
 from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.mixture import likeliest
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, insert_slices

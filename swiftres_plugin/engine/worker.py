@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin import __version__
-from swiftres_plugin.engine.align import align_rows, image_power, reconstruct_half, unexplained_by
+from swiftres_plugin.engine.align import align_rows, image_power, unexplained_by
 from swiftres_plugin.engine.compute import Compute, open_compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles, Poses
@@ -26,6 +26,7 @@ from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource
 from swiftres_plugin.engine.maths.fourier import image_band

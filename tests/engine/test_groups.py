@@ -8,9 +8,9 @@ import pytest
 import torch
 from synthetic import PLACES_A, Phantom, described, engine_over, images_of, plain_spectra, random_poses
 
-from swiftres_plugin.engine.align import reconstruct_half
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.expand import expanded
+from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
 from swiftres_plugin.engine.maths.slices import extract_slices, fourier_volume
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators

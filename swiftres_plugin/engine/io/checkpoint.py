@@ -18,6 +18,7 @@ from ..data.maps import HalfMaps, Map
 from ..data.particles import Particles
 from ..data.search import Assignment
 from ..data.state import ClassState, IterationRecord, RefinementState
+from ..maths.padded import Empty
 from .mrc import read_map, write_map
 from .star import write_particles
 from .tables import read_fsc, write_fsc
@@ -80,13 +81,13 @@ def _numbers(state: RefinementState) -> dict:
             "own_support": state.own_support}
 
 
-def load_state(folder: Path) -> RefinementState:
-    """The state saved in `folder`. Raises `StateError` when the folder is damaged."""
+def load_state(folder: Path, empty: Empty | None = None) -> RefinementState:
+    """The state saved in `folder`; empty: makes its maps. Raises `StateError` when the folder is damaged."""
     try:
         numbers = json.loads((folder / layout.STATE).read_text())
         with np.load(folder / layout.ARRAYS) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        classes = tuple(_load_class(folder, number, **values) for number, values in enumerate(numbers["classes"], 1))
+        classes = tuple(_load_class(folder, number, empty, **values) for number, values in enumerate(numbers["classes"], 1))
         history = tuple(_record(values) for values in numbers["history"])
         assignment = Assignment(*(found[name] for name in Assignment.__slots__))
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, InputError) as error:
@@ -97,12 +98,12 @@ def load_state(folder: Path) -> RefinementState:
         numbers["own_support"], **{name: found.get(name) for name in MAY_LACK})
 
 
-def _load_class(folder: Path, number: int, last_shell: int, resolution_a: float) -> ClassState:
-    combined, first, second, mask, *references = (read_map(folder / name) for name in _map_names(number))
+def _load_class(folder: Path, number: int, empty: Empty | None, last_shell: int, resolution_a: float) -> ClassState:
+    combined, first, second, mask, *references = (read_map(folder / name, empty=empty) for name in _map_names(number))
     fsc = read_fsc(folder / layout.fsc_name(number))
     if len(fsc.frequency) != combined.box_px // 2 + 1:
         raise ValueError(f"{layout.fsc_name(number)} is not whole")
-    one, two = (torch.from_numpy(reference.voxels.copy()) for reference in references)
+    one, two = (torch.from_numpy(reference.voxels) for reference in references)
     return ClassState((one, two), last_shell, resolution_a, HalfMaps(first, second), combined.voxels, mask.voxels, fsc)
 
 

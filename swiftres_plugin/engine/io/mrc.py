@@ -14,17 +14,20 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import torch
 from mrcfile.dtypes import HEADER_DTYPE
 
 from ...errors import InputError
 from ..data.maps import HalfMaps, Map
 from ..data.particles import Particles
+from ..maths.padded import Empty
 from .files import written_atomically
 
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 LITTLE_ENDIAN_STAMP = (0x44, 0x44, 0, 0)
 OPEN_FILES = 128
+STATISTICS_BYTES = 64 << 20  # of a map that is looked at at once for its header
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -98,10 +101,10 @@ def _header_of(fields: np.void, order: str) -> MrcHeader:
 
 # ------------------------------------------------------------------------------------------------ maps
 
-def read_map(path: Path | str, pixel_size_a: float = 0.0) -> Map:
+def read_map(path: Path | str, pixel_size_a: float = 0.0, empty: Empty | None = None) -> Map:
     """The cubic map in `path`, axes in (z, y, x) order whatever their order in the file.
 
-    A `pixel_size_a` other than 0 is taken instead of what the header says.
+    A `pixel_size_a` other than 0 is taken instead of what the header says. empty: makes the array, else it is in memory.
 
     Raises `InputError` when the file is no MRC file, truncated, not cubic, without a pixel size, not isotropic, or
     holds NaN or infinity.
@@ -112,15 +115,17 @@ def read_map(path: Path | str, pixel_size_a: float = 0.0) -> Map:
                          expected="the same size along x, y and z", remedy="Crop or pad it to a cube.")
     _check_complete(path, header)
     pixel_size_a = pixel_size_a or _isotropic_voxel(path, header)
-    with open(path, "rb") as file:
-        file.seek(header.data_offset)
-        raw = np.frombuffer(file.read(header.file_bytes - header.data_offset), header.dtype)
     stored = header.axes[::-1]
-    voxels = raw.reshape(header.shape).transpose([stored.index(axis) for axis in (3, 2, 1)])
-    voxels = np.array(voxels, dtype=np.float32, order="C")
-    if not np.isfinite(voxels).all():
+    raw: np.ndarray = np.memmap(path, header.dtype, "r", header.data_offset, header.shape)
+    planes = raw.transpose([stored.index(axis) for axis in (3, 2, 1)])
+    voxels = np.empty(planes.shape, np.float32) if empty is None else empty(planes.shape, torch.float32).numpy()
+    strange = 0
+    for plane, into in zip(planes, voxels):
+        into[:] = plane
+        strange += into.size - np.count_nonzero(np.isfinite(into))
+    if strange:
         raise InputError("the map holds voxels that are not finite", where=path,
-                         found=f"{np.count_nonzero(~np.isfinite(voxels))} voxels with NaN or infinity",
+                         found=f"{strange} voxels with NaN or infinity",
                          remedy="Replace them with numbers, or make the map again.")
     return Map(voxels, pixel_size_a, header.origin_a)
 
@@ -144,7 +149,8 @@ def write_map(path: Path | str, density: Map) -> None:
     """
     voxels = np.ascontiguousarray(density.voxels, dtype="<f4")
     values = _Statistics()
-    values.add(voxels)
+    for planes in np.array_split(voxels, max(1, voxels.nbytes // STATISTICS_BYTES)):
+        values.add(planes)
     fields = _new_header(voxels.shape, 2, density.pixel_size_a, sections_are_volume=True)
     for axis, value in zip("xyz", density.origin_a):
         fields["origin"][axis] = value

@@ -5,6 +5,8 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.search import Band
+from swiftres_plugin.engine.maths.cubes import Planes, cube_of, cube_spectrum, planes_of, spectrum_slabs
+from swiftres_plugin.engine.maths.padded import Empty
 
 RAMP_BYTES = 32  # working memory per coefficient of an image and shift, to move it by a phase ramp and project it
 
@@ -51,20 +53,23 @@ def ramps_back(band: Band, shift_a: torch.Tensor) -> torch.Tensor:
     return phase_ramp(band.wave_px.to(shift_a.dtype) / band.box_a, -shift_a)
 
 
-def shells_3d(box_px: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Rounded radius of every coefficient of `rfftn` of a cube: (n, n, n//2+1) int64."""
+def shells_3d(box_px: int, device: torch.device | str = "cpu", planes: slice = slice(None)) -> torch.Tensor:
+    """Rounded radius of every coefficient of `rfftn` of a cube: (n, n, n//2+1) int64, or some planes of that."""
     axis = torch.fft.fftfreq(box_px, 1 / box_px, device=device)
     last = torch.arange(box_px // 2 + 1, device=device, dtype=axis.dtype)
-    square = axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + last[None, None, :] ** 2
+    square = axis[planes, None, None] ** 2 + axis[None, :, None] ** 2 + last[None, None, :] ** 2
     return square.sqrt().round().to(torch.int64)
 
 
 def shell_sums(values: torch.Tensor, shells: torch.Tensor, count: int) -> torch.Tensor:
     """Sum of real `values` over each shell 0..count-1 (float64); shells past the end are left out."""
-    flat = shells.reshape(-1).clamp(max=count)
     sums = torch.zeros(count + 1, dtype=torch.float64, device=values.device)
-    sums.index_add_(0, flat, values.reshape(-1).to(torch.float64))
-    return sums[:count]
+    return add_to_shells(sums, values, shells)[:count]
+
+
+def add_to_shells(sums: torch.Tensor, values: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
+    """Real `values` added in place to the sums of their shells (S + 1,) float64, the last of which takes what lies past S."""
+    return sums.index_add_(0, shells.reshape(-1).clamp(max=len(sums) - 1), values.reshape(-1).to(torch.float64))
 
 
 def band_sums(values: torch.Tensor, band: Band) -> torch.Tensor:
@@ -73,12 +78,18 @@ def band_sums(values: torch.Tensor, band: Band) -> torch.Tensor:
     return sums.index_add_(-1, band.shell.to(values.device), values)
 
 
-def filter_shells(voxels: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """A cube with its Fourier shells multiplied by `gain` (shells past its end by zero)."""
-    n = voxels.shape[0]
-    shells = shells_3d(n, voxels.device)
-    table = torch.cat([gain.to(voxels.device, torch.float32), torch.zeros(1, device=voxels.device)])
-    return torch.fft.irfftn(torch.fft.rfftn(voxels) * table[shells.clamp(max=len(gain))], s=voxels.shape)
+def filter_shells(voxels: torch.Tensor, gain: torch.Tensor, empty: Empty | None = None) -> torch.Tensor:
+    """A cube with its Fourier shells multiplied by `gain` (shells past its end by zero); empty: makes the arrays."""
+    return filtered(planes_of(voxels), len(voxels), gain, empty)
+
+
+def filtered(planes: Planes, box_px: int, gain: torch.Tensor, empty: Empty | None = None) -> torch.Tensor:
+    """The same of a cube (n, n, n), n = `box_px`, that gives its planes."""
+    spectrum = cube_spectrum(planes, box_px, empty)
+    table = torch.cat([gain.to(spectrum.device, torch.float32), torch.zeros(1, device=spectrum.device)])
+    for slab in spectrum_slabs(spectrum):
+        spectrum[slab] *= table[shells_3d(box_px, spectrum.device, slab).clamp(max=len(gain))]
+    return cube_of(spectrum, empty)
 
 
 def low_pass_gain(box_px: int, pixel_size_a: float, resolution_a: float, edge_shells: float = 2.0) -> torch.Tensor:

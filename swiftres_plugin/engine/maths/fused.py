@@ -41,10 +41,13 @@ def fused_slices(volume: torch.Tensor, image_to_volume: torch.Tensor, wave_px: t
 
 
 def fused_insertion(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
-                    wave_px: torch.Tensor) -> None:
+                    wave_px: torch.Tensor, place: torch.Tensor | None = None) -> None:
     """Slices added to `sums` in place, as `maths.slices.insert_slices` adds them."""
-    wave = _plain(wave_px.to(torch.float32))
-    _kernel("insert")(sums.numpy(), _plain(image_to_volume), wave, _plain(values), _plain(weights))
+    slices = _plain(image_to_volume), _plain(wave_px.to(torch.float32)), _plain(values), _plain(weights)
+    if place is None:
+        _kernel("insert")(sums.numpy(), *slices)
+    else:
+        _kernel("insert_into_planes")(sums.numpy(), *slices, _plain(place))
 
 
 def on_host(values: torch.Tensor) -> bool:

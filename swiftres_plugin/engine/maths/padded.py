@@ -10,27 +10,40 @@ from collections.abc import Callable, Iterator
 import torch
 
 SLAB_BYTES = 32 << 20  # of what is transformed at once; working memory is about three times that
+Empty = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]  # makes arrays as large as maps: in memory, or elsewhere
 
 
-def padded_spectrum(voxels: torch.Tensor, padded_px: int, limit: int) -> torch.Tensor:
+def beside(values: torch.Tensor, empty: Empty | None) -> Empty:
+    """`empty`, or what makes arrays in the memory that holds `values`."""
+    return empty or (lambda shape, dtype: torch.empty(shape, dtype=dtype, device=values.device))
+
+
+def padded_spectrum(voxels: torch.Tensor, padded_px: int, limit: int, divisor: Callable[[slice], torch.Tensor] | None = None,
+                    empty: Empty | None = None) -> torch.Tensor:
     """Half spectrum (2K+1, 2K+1, K+1) complex, K = `limit`, of a real cube (n, n, n) in a cube of zeros of `padded_px`.
 
-    What lies beyond the spectrum's own end is zero, and so is its Nyquist frequency.
+    What lies beyond the spectrum's own end is zero, and so is its Nyquist frequency. divisor: gives some planes z of what the
+    cube is divided by first; empty: makes the arrays.
     """
     n, inner = len(voxels), min(limit, padded_px // 2 - 1)
-    width, plane = 2 * inner + 1, padded_px * (inner + 1)
-    spectrum = torch.zeros((2 * limit + 1, 2 * limit + 1, limit + 1), dtype=voxels.dtype.to_complex(), device=voxels.device)
-    filled = spectrum[limit - inner:limit + inner + 1, limit - inner:limit + inner + 1, :inner + 1]
-    planes = torch.empty((n, width, inner + 1), dtype=spectrum.dtype, device=voxels.device)
-    for slab in slabs(n, plane * spectrum.itemsize):
-        rows = torch.fft.rfft(_from_middle(voxels[slab], 2, padded_px))[..., :inner + 1]
+    width, plane, beyond = 2 * inner + 1, padded_px * (inner + 1), limit - inner
+    make, dtype = beside(voxels, empty), voxels.dtype.to_complex()
+    planes = make((n, width, inner + 1), dtype)
+    for slab in slabs(n, plane * dtype.itemsize):
+        part = voxels[slab] if divisor is None else voxels[slab] / divisor(slab)
+        rows = torch.fft.rfft(_from_middle(part, 2, padded_px))[..., :inner + 1]
         planes[slab] = _to_middle(torch.fft.fft(_from_middle(rows, 1, padded_px), dim=1), 1, width)
-    for slab in slabs(width, plane * spectrum.itemsize):
-        filled[:, slab] = _to_middle(torch.fft.fft(_from_middle(planes[:, slab], 0, padded_px), dim=0), 0, width)
+    spectrum = make((2 * limit + 1, 2 * limit + 1, limit + 1), dtype)
+    for slab in slabs(width, plane * dtype.itemsize):
+        part = _to_middle(torch.fft.fft(_from_middle(planes[:, slab], 0, padded_px), dim=0), 0, width)
+        into = slice(slab.start + beyond, slab.stop + beyond)
+        spectrum[:, into] = torch.nn.functional.pad(part, (0, beyond, 0, 0, beyond, beyond))
+    spectrum[:, :beyond], spectrum[:, beyond + width:] = 0, 0
     return spectrum
 
 
-def cropped_cube(columns: Callable[[slice], torch.Tensor], limit: int, padded_px: int, box_px: int) -> torch.Tensor:
+def cropped_cube(columns: Callable[[slice], torch.Tensor], limit: int, padded_px: int, box_px: int,
+                 empty: Empty | None = None) -> torch.Tensor:
     """The middle (n, n, n), n = `box_px`, of the cube of `padded_px` behind a half spectrum; inverse of `padded_spectrum`.
 
     columns: gives the planes y of a slice of the spectrum (2K+1, 2K+1, K+1), K = `limit`, which is never held as a whole.
@@ -38,11 +51,12 @@ def cropped_cube(columns: Callable[[slice], torch.Tensor], limit: int, padded_px
     inner = min(limit, padded_px // 2 - 1)
     width, skip, plane = 2 * inner + 1, limit - inner, padded_px * (inner + 1)
     first = columns(slice(0, 0))
-    planes = torch.empty((box_px, width, inner + 1), dtype=first.dtype, device=first.device)
+    make = beside(first, empty)
+    planes = make((box_px, width, inner + 1), first.dtype)
     for slab in slabs(width, plane * first.itemsize):
         part = columns(slice(slab.start + skip, slab.stop + skip))[skip:skip + width, :, :inner + 1]
         planes[:, slab] = _to_middle(torch.fft.ifft(_from_middle(part, 0, padded_px), dim=0), 0, box_px)
-    cube = torch.empty((box_px,) * 3, dtype=first.real.dtype, device=first.device)
+    cube = make((box_px,) * 3, first.real.dtype)
     for slab in slabs(box_px, plane * first.itemsize):
         rows = _to_middle(torch.fft.ifft(_from_middle(planes[slab], 1, padded_px), dim=1), 1, box_px)
         cube[slab] = _to_middle(torch.fft.irfft(rows, n=padded_px), 2, box_px)

@@ -7,8 +7,8 @@ from scipy.linalg import solveh_banded
 KNOTS_PER_PX = 3  # of the profile, a straight line between any two
 
 
-def angular_part(voxels: np.ndarray) -> np.ndarray:
-    """A cube (n, n, n) float32 without its radial average about the origin at n//2.
+def angular_part(voxels: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
+    """A cube (n, n, n) float32 without its radial average about the origin at n//2, in `rest` where that is given.
 
     The profile is that of least squares: its values at the knots solve a tridiagonal system. Plane by plane, as maps can
     be large.
@@ -26,7 +26,7 @@ def angular_part(voxels: np.ndarray) -> np.ndarray:
         product += np.bincount(below, share * (1 - share), knots)
     unseen = 1e-9 * square.max()  # holds knots that no voxel touches at zero
     profile = solveh_banded(np.stack([np.append(0.0, product[:-1]), square + unseen]), values)
-    rest = np.empty_like(voxels, dtype=np.float32)
+    rest = np.empty_like(voxels, dtype=np.float32) if rest is None else rest
     for z, plane, into in zip(axis, voxels, rest):
         below, share = knots_of(across + z ** 2)
         into[:] = plane - ((1 - share) * profile[below] + share * profile[below + 1]).reshape(n, n)

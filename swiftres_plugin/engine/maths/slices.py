@@ -12,28 +12,29 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host, point_by_point
-from swiftres_plugin.engine.maths.padded import cropped_cube, padded_spectrum
+from swiftres_plugin.engine.maths.padded import Empty, cropped_cube, padded_spectrum, slabs
 
 PADDING = 2
 _CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
 
 
-def gridding_window(box_px: int, padding: int = PADDING, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Real-space fall-off of trilinear interpolation, prod sinc^2(x / (padding n)): (n, n, n)."""
+def gridding_window(box_px: int, padding: int = PADDING, device: torch.device | str = "cpu",
+                    planes: slice = slice(None)) -> torch.Tensor:
+    """Real-space fall-off of trilinear interpolation, prod sinc^2(x / (padding n)): (n, n, n), or some planes z of it."""
     x = (torch.arange(box_px, device=device) - box_px // 2) / (padding * box_px)
     w = torch.sinc(x) ** 2
-    return w[:, None, None] * w[None, :, None] * w[None, None, :]
+    return w[planes, None, None] * w[None, :, None] * w[None, None, :]
 
 
-def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING) -> torch.Tensor:
+def fourier_volume(voxels: torch.Tensor, last_shell: int, padding: int = PADDING, empty: Empty | None = None) -> torch.Tensor:
     """Padded transform of a map (n, n, n), cropped to what slices up to `last_shell` read: (2, 2K+1, 2K+1, K+1).
 
     In memory the two channels of a point lie side by side (a permuted view), as `slices_and_gradients` reads them.
     Scaled so that a slice is the orthonormal two-dimensional transform of the sum over z.
     """
     n = voxels.shape[0]
-    flattened = voxels / (n * gridding_window(n, padding, voxels.device))
-    spectrum = padded_spectrum(flattened, padding * n, padded_limit(last_shell, padding))
+    spectrum = padded_spectrum(voxels, padding * n, padded_limit(last_shell, padding),
+                               lambda planes: n * gridding_window(n, padding, voxels.device, planes), empty)
     return torch.view_as_real(spectrum).permute(3, 0, 1, 2)
 
 
@@ -118,16 +119,22 @@ def _interpolate(volume: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tens
             torch.lerp(rise[:, :2], rise[:, 2:], fx), torch.lerp(depth[:, :2], depth[:, 2:], fx))
 
 
-def empty_sums(last_shell: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Zero sums (3, 2K+1, 2K+1, K+1) for insertion: real, imaginary, weight."""
+def empty_sums(last_shell: int, device: torch.device | str = "cpu", rows: int | None = None) -> torch.Tensor:
+    """Zero sums (3, 2K+1, 2K+1, K+1) for insertion: real, imaginary, weight; or so many of their planes y."""
     k = padded_limit(last_shell)
-    return torch.zeros((3, 2 * k + 1, 2 * k + 1, k + 1), dtype=torch.float32, device=device)
+    height = 2 * k + 1 if rows is None else rows
+    return torch.zeros((3, 2 * k + 1, height, k + 1), dtype=torch.float32, device=device)
 
 
 def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
-                  wave_px: torch.Tensor) -> None:
-    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums`, in place: the adjoint of `extract_slices`."""
-    if on_host(sums):
+                  wave_px: torch.Tensor, place: torch.Tensor | None = None) -> None:
+    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums`, in place: the adjoint of `extract_slices`.
+
+    place: (2K+1,) int64, where each plane y of the whole grid lies in `sums`, -1 for those that it does not hold.
+    """
+    if place is not None:
+        insert_into_planes(sums, values, weights, image_to_volume, wave_px, place)
+    elif on_host(sums):
         fused_insertion(sums, values, weights, image_to_volume, wave_px)
     else:
         insert_plainly(sums, values, weights, image_to_volume, wave_px)
@@ -136,20 +143,44 @@ def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tenso
 def insert_plainly(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
                    wave_px: torch.Tensor) -> None:
     """The same on any device, step by step."""
+    corner, fraction, channels = _cells(sums, values, weights, image_to_volume, wave_px)
+    height, width = sums.shape[2], sums.shape[3]
+    base = (corner[:, 2] * height + corner[:, 1]) * width + corner[:, 0]
+    flat = sums.view(3, -1)
+    for dz, dy, dx in _CORNERS:
+        flat.index_add_(1, base + ((dz * height + dy) * width + dx), channels * _share(fraction, dz, dy, dx))
+
+
+def insert_into_planes(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
+                       wave_px: torch.Tensor, place: torch.Tensor) -> None:
+    """What of the slices falls into the planes y that `sums` (3, 2K+1, rows, K+1) hold; see `insert_slices`."""
+    if on_host(sums):
+        fused_insertion(sums, values, weights, image_to_volume, wave_px, place)
+        return
+    corner, fraction, channels = _cells(sums, values, weights, image_to_volume, wave_px)
+    flat, (height, width) = sums.view(3, -1), sums.shape[2:]
+    for dz, dy, dx in _CORNERS:
+        row = place[corner[:, 1] + dy]
+        held = torch.nonzero(row >= 0)[:, 0]
+        base = ((corner[held, 2] + dz) * height + row[held]) * width + corner[held, 0] + dx
+        flat.index_add_(1, base, channels[:, held] * _share(fraction[held], dz, dy, dx))
+
+
+def _cells(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
+           wave_px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of every sample: the corner x, y, z of its cell (N, 3) int64, its place in there (N, 3), and what is added (3, N)."""
     points, sign = slice_coordinates(image_to_volume, wave_px)
     limit = sums.shape[-1] - 1
     points = points.reshape(-1, 3) + points.new_tensor([0.0, limit, limit])
     corner = points.floor()
-    fraction = points - corner
-    corner = corner.to(torch.int64)
-    height, width = sums.shape[2], sums.shape[3]
-    base = (corner[:, 2] * height + corner[:, 1]) * width + corner[:, 0]
     channels = torch.stack([values.real, values.imag * sign, weights]).reshape(3, -1)
-    flat = sums.view(3, -1)
+    return corner.to(torch.int64), points - corner, channels
+
+
+def _share(fraction: torch.Tensor, dz: int, dy: int, dx: int) -> torch.Tensor:
+    """Weights of a corner of the cells, for places (N, 3) in them."""
     fx, fy, fz = fraction.unbind(1)
-    for dz, dy, dx in _CORNERS:
-        share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-        flat.index_add_(1, base + ((dz * height + dy) * width + dx), channels * share)
+    return (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
 
 
 def complete_central_plane(sums: torch.Tensor) -> torch.Tensor:
@@ -177,10 +208,13 @@ def symmetrised(sums: torch.Tensor, operators: np.ndarray) -> torch.Tensor:
     return total
 
 
-def sums_to_map(columns: Callable[[slice], torch.Tensor], limit: int, box_px: int, padding: int = PADDING) -> torch.Tensor:
+def sums_to_map(columns: Callable[[slice], torch.Tensor], limit: int, box_px: int, padding: int = PADDING,
+                empty: Empty | None = None) -> torch.Tensor:
     """Map (n, n, n) of a centred half spectrum (2K+1, 2K+1, K+1) complex, K = `limit`: inverse of `fourier_volume`.
 
     columns: gives the planes y of a slice of the spectrum.
     """
-    cube = cropped_cube(columns, limit, padding * box_px, box_px)
-    return cube * box_px / gridding_window(box_px, padding, cube.device)
+    cube = cropped_cube(columns, limit, padding * box_px, box_px, empty)
+    for slab in slabs(box_px, cube[0].nbytes):
+        cube[slab] = cube[slab] * box_px / gridding_window(box_px, padding, cube.device, slab)
+    return cube

@@ -15,16 +15,18 @@ from swiftres_plugin import layout
 from swiftres_plugin.engine.data.maps import Fsc, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
-from swiftres_plugin.engine.io.mrc import read_map
+from swiftres_plugin.engine.io.mrc import read_header, read_map
 from swiftres_plugin.engine.io.star import read_particles
 from swiftres_plugin.engine.io.symmetry import open_symmetry
 from swiftres_plugin.engine.io.tables import read_fsc
 from swiftres_plugin.engine.maths.fourier import crop_or_pad, resample_cube
+from swiftres_plugin.engine.scratch import Storage
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import leaves
 
 CURVES = ("unmasked", "masked", "randomised", "corrected")
 HISTOGRAM_BINS = 48
+WIDEST_MAP_PX = 512  # of the maps that pictures are made of
 SLICE_PX = 128  # widest slice in the page
 SURFACE_VOXELS = 900_000  # of all classes together: some 1.2 MB of text
 WIDEST_SURFACE_PX = 96
@@ -131,15 +133,26 @@ def _option(name: str, value: Any) -> list[str]:
 
 def class_figures(run: Path, number: int, count: int) -> dict[str, Any]:
     """Curves of every iteration, slices and the volume of class `number` of `count`."""
-    density = read_map(run / layout.map_name(number))
-    halves = [read_map(run / layout.half_name(half, number)).voxels for half in (1, 2)]
-    mask = read_map(run / layout.mask_name(number)).voxels
+    density = coarse_map(run / layout.map_name(number))
+    halves = [coarse_map(run / layout.half_name(half, number)).voxels for half in (1, 2)]
+    mask = coarse_map(run / layout.mask_name(number)).voxels
     shown = {"map": density.voxels, "half map 1": halves[0], "half map 2": halves[1],
              "half of the difference": (halves[0] - halves[1]) / 2}
     return {"fsc": iteration_curves(run, number),
             "slices": {name: slices_of(voxels) for name, voxels in shown.items()},
             "width_a": round(density.box_px * density.pixel_size_a, 3),
             "surface": surface_volume(density, mask, surface_px(count))}
+
+
+def coarse_map(path: Path) -> Map:
+    """A map no wider than `WIDEST_MAP_PX`: a larger one as means of blocks; an incomplete last block is left out."""
+    block = -(-read_header(path).shape[0] // WIDEST_MAP_PX)
+    if block == 1:
+        return read_map(path)
+    large = read_map(path, empty=Storage(path.parent).empty)
+    side = large.box_px // block
+    parts = large.voxels[:side * block, :side * block, :side * block].reshape(side, block, side, block, side, block)
+    return Map(parts.mean(axis=(1, 3, 5)), large.pixel_size_a * block, large.origin_a)
 
 
 def iteration_curves(run: Path, number: int) -> dict[str, Any]:

@@ -6,11 +6,9 @@ are those of the undistorted particle on one band.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from swiftres_plugin.engine.maths.fourier import image_band, images_to_spectra
 from swiftres_plugin.engine.maths.resample import spectra_at
 from swiftres_plugin.engine.maths.transfer import particle_transfer
 from swiftres_plugin.engine.report import Reporter
+from swiftres_plugin.engine.scratch import filed
 from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import PreprocessSettings
 
@@ -165,23 +164,11 @@ def _gain_and_phase(optics: Optics, common: Optics, band: Band) -> tuple[torch.T
 
 
 def _storage(shape: tuple[int, ...], scratch: Path, compute: Compute) -> torch.Tensor:
-    """An empty half-precision array in memory, or memory-mapped on disk when it would take most of what is free.
-
-    The file has no name: no other run that shares the folder can write to it, and it goes when the array or the process
-    does, whatever ends them.
-    """
+    """An empty half-precision array in memory, or memory-mapped on disk when it would take most of what is free."""
     size = int(np.prod(shape)) * 2
     if size < 0.5 * min(compute.host_bytes, free_host_bytes()):
         return torch.empty(shape, dtype=torch.float16)
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=scratch) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the program without a word
-            return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="r+", shape=shape))
-    except OSError as error:
-        raise InputError("the particles fit neither in memory nor in the scratch folder", where=scratch,
-                         found=error.strerror, expected=f"room for {size / 1e9:.1f} GB",
-                         remedy="Name another folder with --scratch, or allow more memory with --memory.") from error
+    return filed(shape, torch.float16, scratch)
 
 
 def prepared(images: torch.Tensor, window: torch.Tensor, invert: bool, noise_limit: float | None = None) -> torch.Tensor:

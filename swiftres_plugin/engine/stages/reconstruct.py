@@ -1,14 +1,19 @@
 """From posed particles to a map: insertion of their slices, and the regularised quotient of the sums."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.cubes import SHARE
 from swiftres_plugin.engine.maths.fourier import phase_ramp, shell_sums
 from swiftres_plugin.engine.maths.geometry import rotation_vector_to_matrix
-from swiftres_plugin.engine.maths.padded import slabs
+from swiftres_plugin.engine.maths.padded import Empty, slabs
 from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map, symmetrised
 
 WIDEST_RAD = 0.35  # 20 degrees
@@ -16,17 +21,18 @@ LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no partic
 
 
 def insert(sums: torch.Tensor, batch: ParticleBatch, noise: torch.Tensor, rotation: torch.Tensor, shift_a: torch.Tensor,
-           operators: torch.Tensor, share: torch.Tensor | None = None) -> None:
+           operators: torch.Tensor, share: torch.Tensor | None = None, place: torch.Tensor | None = None) -> None:
     """Add a batch at its poses, and at every symmetry mate of them, to `sums` (3, ...) in place.
 
-    noise: (B, L); operators: (|G|, 3, 3); share: (B,) weight of each particle, one if left out.
+    noise: (B, L); operators: (|G|, 3, 3); share: (B,) weight of each particle, one if left out; place: where `sums` hold some
+    planes of the grid (see `maths.slices.insert_slices`).
     """
     wave = batch.band.wave_px.to(shift_a.dtype) / batch.band.box_a
     weight = batch.ctf / noise if share is None else batch.ctf / noise * share[:, None]
     values = batch.images * phase_ramp(wave, -shift_a) * weight
     weights = weight * batch.ctf
     for operator in operators:
-        insert_slices(sums, values, weights, operator @ rotation, batch.band.wave_px)
+        insert_slices(sums, values, weights, operator @ rotation, batch.band.wave_px, place)
 
 
 def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch.Tensor,
@@ -56,42 +62,46 @@ def finished(sums: torch.Tensor, count: float, turns: np.ndarray | None = None) 
     return Accumulator(torch.complex(full[0], full[1]), full[2].clone(), count)  # a view would keep all of `full`
 
 
-def grid_shells(accumulator: Accumulator, slab: slice) -> torch.Tensor:
-    """Image shell (rounded) of every point of the planes y in `slab` of the accumulator's grid."""
-    limit = accumulator.weight.shape[-1] - 1
-    axis = torch.arange(-limit, limit + 1, device=accumulator.weight.device, dtype=torch.float32)
+def grid_shells(limit: int, slab: slice, device: torch.device) -> torch.Tensor:
+    """Image shell (rounded) of every point of the planes y in `slab` of the grid (2K+1, 2K+1, K+1), K = `limit`."""
+    axis = torch.arange(-limit, limit + 1, device=device, dtype=torch.float32)
     square = axis[:, None, None] ** 2 + axis[None, slab, None] ** 2 + axis[limit:][None, None, :] ** 2
     return (square.sqrt() / PADDING).round().to(torch.int64)
 
 
-def mean_weight(accumulator: Accumulator, shells: int) -> torch.Tensor:
-    """Average weight on each shell 0..shells-1 (float32)."""
-    sums = torch.zeros(shells, dtype=torch.float64, device=accumulator.weight.device)
+def mean_weight(parts: Sequence[Accumulator], shells: int) -> torch.Tensor:
+    """Average weight on each shell 0..shells-1 (float32) of sums that are added up."""
+    device, limit = parts[0].weight.device, parts[0].weight.shape[-1] - 1
+    sums = torch.zeros(shells, dtype=torch.float64, device=device)
     size = torch.zeros_like(sums)
-    planes = accumulator.weight.transpose(0, 1)
-    for slab in slabs(len(planes), planes[0].nbytes):
-        grid, weight = grid_shells(accumulator, slab), accumulator.weight[:, slab]
+    planes = parts[0].weight.transpose(0, 1)
+    for slab in slabs(len(planes), SHARE * planes[0].nbytes):
+        grid, weight = grid_shells(limit, slab, device), reduce(add, [one.weight[:, slab] for one in parts])
         sums += shell_sums(weight, grid, shells)
         size += shell_sums(torch.ones_like(weight), grid, shells)
     return (sums / size.clamp(min=1)).float()
 
 
-def solve(accumulator: Accumulator, box_px: int, signal_to_noise: np.ndarray | None = None,
-          device: torch.device | None = None) -> torch.Tensor:
+def solve(parts: Accumulator | Sequence[Accumulator], box_px: int, signal_to_noise: np.ndarray | None = None,
+          device: torch.device | None = None, empty: Empty | None = None) -> torch.Tensor:
     """The map (n, n, n) of the sums: numerator / (weight + mean weight of the shell / signal-to-noise).
 
-    signal_to_noise: per shell, of this half map (tau^2 in units of its noise); without it only coefficients that hardly
-    any particle saw are damped. device: where the transform runs and the map lies; that of the sums if left out.
+    parts: sums, or several that are added up; signal_to_noise: per shell, of this half map (tau^2 in units of its noise);
+    without it only coefficients that hardly any particle saw are damped. device: where the transform runs and the map lies;
+    that of the sums if left out. empty: makes the arrays instead.
     """
-    shells = box_px // 2 + 1
-    mean = mean_weight(accumulator, shells)
+    parts = (parts,) if isinstance(parts, Accumulator) else parts
+    shells, limit = box_px // 2 + 1, parts[0].weight.shape[-1] - 1
+    mean = mean_weight(parts, shells)
     ratio = torch.full((shells,), 1 / LEAST_WEIGHT) if signal_to_noise is None else torch.from_numpy(signal_to_noise).float()
     prior = mean / ratio.to(mean.device).clamp(min=1e-6, max=1 / LEAST_WEIGHT)
     prior = torch.cat([prior, prior.new_zeros(1)])
 
     def quotient(slab: slice) -> torch.Tensor:
-        floor = prior[grid_shells(accumulator, slab).clamp(max=shells)]
-        divisor = torch.where(floor > 0, accumulator.weight[:, slab] + floor, torch.inf)
-        return (accumulator.numerator[:, slab] / divisor).to(device or floor.device)
+        floor = prior[grid_shells(limit, slab, prior.device).clamp(max=shells)]
+        weight = reduce(add, [one.weight[:, slab] for one in parts])
+        numerator = reduce(add, [one.numerator[:, slab] for one in parts])
+        divisor = torch.where(floor > 0, weight + floor, torch.inf)
+        return (numerator / divisor).to(device or floor.device)
 
-    return sums_to_map(quotient, accumulator.weight.shape[-1] - 1, box_px)
+    return sums_to_map(quotient, limit, box_px, empty=empty)

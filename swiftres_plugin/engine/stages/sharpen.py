@@ -6,7 +6,9 @@ import torch
 
 from swiftres_plugin.engine.data.maps import Fsc, Map
 from swiftres_plugin.engine.data.quality import Guinier
-from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain, shell_sums, shells_3d
+from swiftres_plugin.engine.maths.cubes import cube_spectrum, spectrum_slabs
+from swiftres_plugin.engine.maths.fourier import add_to_shells, filter_shells, low_pass_gain, shells_3d
+from swiftres_plugin.engine.maths.padded import Empty
 
 GUINIER_FROM_A = 10.0  # coarser than this the plot shows the shape of the particle, not the fall of its amplitudes
 LEAST_SHELLS = 5  # a line through fewer says nothing
@@ -22,12 +24,12 @@ def figure_of_merit(fsc: Fsc) -> np.ndarray:
     return np.sqrt(2 * curve / (1 + curve))
 
 
-def guinier(average: Map, mask: np.ndarray, fsc: Fsc, finest_a: float) -> Guinier:
+def guinier(average: Map, mask: np.ndarray, fsc: Fsc, finest_a: float, empty: Empty | None = None) -> Guinier:
     """The Guinier plot of the average of two half maps, with a line from 10 A to `finest_a`, each shell counting once.
 
     Of what is inside the mask, where the corrected FSC holds: the noise of the solvent would flatten the plot.
     """
-    amplitude = mean_amplitudes(average.voxels * mask) * figure_of_merit(fsc)
+    amplitude = mean_amplitudes(average.voxels, mask, empty) * figure_of_merit(fsc)
     with np.errstate(divide="ignore"):
         height = np.log(amplitude)
     fitted = (fsc.frequency >= 1 / GUINIER_FROM_A) & (fsc.frequency <= 1 / finest_a) & np.isfinite(height)
@@ -37,18 +39,21 @@ def guinier(average: Map, mask: np.ndarray, fsc: Fsc, finest_a: float) -> Guinie
     return Guinier(fsc.frequency ** 2, height, fitted, float(slope), float(intercept))
 
 
-def mean_amplitudes(voxels: np.ndarray) -> np.ndarray:
-    """(n//2+1,) mean amplitude of the Fourier coefficients on each shell of a cube."""
-    n = len(voxels)
-    amplitude = torch.fft.rfftn(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32))).abs()
-    shells = shells_3d(n)
-    number = shell_sums(torch.ones_like(amplitude), shells, n // 2 + 1)
-    return (shell_sums(amplitude, shells, n // 2 + 1) / number).numpy()
+def mean_amplitudes(voxels: np.ndarray, mask: np.ndarray, empty: Empty | None = None) -> np.ndarray:
+    """(n//2+1,) mean amplitude of the Fourier coefficients on each shell of a cube within a mask."""
+    n, count = len(voxels), len(voxels) // 2 + 1
+    amplitude, number = (torch.zeros(count + 1, dtype=torch.float64) for _ in range(2))
+    spectrum = cube_spectrum(lambda slab: torch.from_numpy(np.float32(voxels[slab] * mask[slab])), n, empty)
+    for slab in spectrum_slabs(spectrum):
+        shells, part = shells_3d(n, planes=slab), spectrum[slab].abs()
+        add_to_shells(amplitude, part, shells)
+        add_to_shells(number, torch.ones_like(part), shells)
+    return (amplitude / number)[:count].numpy()
 
 
-def sharpened(average: Map, fsc: Fsc, b_factor_a2: float, resolution_a: float) -> Map:
+def sharpened(average: Map, fsc: Fsc, b_factor_a2: float, resolution_a: float, empty: Empty | None = None) -> Map:
     """The average of two half maps weighted by its figure of merit, times exp(-B s^2 / 4), low-passed at the resolution."""
     falling = np.exp(-b_factor_a2 / 4 * fsc.frequency ** 2) * figure_of_merit(fsc)
     gain = torch.from_numpy(falling) * low_pass_gain(average.box_px, average.pixel_size_a, resolution_a)
     voxels = torch.from_numpy(np.ascontiguousarray(average.voxels, dtype=np.float32))
-    return Map(filter_shells(voxels, gain).numpy(), average.pixel_size_a, average.origin_a)
+    return Map(filter_shells(voxels, gain, empty).numpy(), average.pixel_size_a, average.origin_a)

@@ -77,6 +77,20 @@ def test_slices_and_sums_are_those_of_torch(problem):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
 
 
+def test_sums_of_some_planes_are_those_of_the_whole_grid(problem):
+    """In machine code and step by step."""
+    batch, noise, _, rotation, _ = problem
+    expected, planes = slices.empty_sums(11), torch.tensor([3, 20, 21, 24, 27, 28, 45])
+    slices.insert_plainly(expected, batch.images, noise, rotation, batch.band.wave_px)
+    place = torch.full((expected.shape[2],), -1)
+    place[planes] = torch.arange(len(planes))
+    for one in (torch.float32, torch.float64):  # machine code takes single precision only
+        found = slices.empty_sums(11, rows=len(planes)).to(one)
+        slices.insert_slices(found, batch.images.to(found.dtype.to_complex()), noise.to(one), rotation.to(one),
+                             batch.band.wave_px, place)
+        torch.testing.assert_close(found.float(), expected[:, :, planes], rtol=1e-4, atol=2e-6 * float(expected.abs().max()))
+
+
 def test_without_numba_torch_does_it(problem, monkeypatch):
     monkeypatch.setattr(fused, "kernels", lambda: None)
     assert not fused.can_fuse(problem[0], problem[2])

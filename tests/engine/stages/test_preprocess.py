@@ -1,6 +1,7 @@
 """Particles become spectra: normalised on the background, masked, and the same from memory and from disk."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_no_room_for_the_cache_is_told_before_anything_is_read(tmp_path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(preprocess, "free_host_bytes", lambda: 1000)
-    monkeypatch.setattr(preprocess.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match="neither in memory nor in the scratch folder.*No space left"):
         loaded(particle_set(3, noise=1.0), tmp_path)
 

@@ -113,8 +113,8 @@ def test_symmetry_makes_few_particles_many():
 
 
 def test_weight_grows_with_particles(source, whole):
-    few = mean_weight(inserted(source, rows=np.arange(100)), 16)
-    np.testing.assert_allclose(few / mean_weight(whole, 16), 0.2, atol=0.08)
+    few = mean_weight([inserted(source, rows=np.arange(100))], 16)
+    np.testing.assert_allclose(few / mean_weight([whole], 16), 0.2, atol=0.08)
 
 
 def test_low_signal_is_damped(whole):

@@ -48,7 +48,7 @@ def test_sharpening_levels_the_amplitudes_and_stops_at_the_resolution():
     halves = particle(BOX, PIXEL_A, 80.0, 0.001)
     fsc = fsc_of(halves)
     made = sharpened(halves.average, fsc, -80.0, 5.0)
-    amplitude = mean_amplitudes(made.voxels)
+    amplitude = mean_amplitudes(made.voxels, np.ones_like(made.voxels))
     limit = int(BOX * PIXEL_A / 5.0)
     level = amplitude[8:limit - 1]
     assert level.std() < 0.1 * level.mean()
