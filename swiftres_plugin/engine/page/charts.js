@@ -1,7 +1,7 @@
 "use strict";
 // Charts as SVG, drawn from plain numbers. Colours of Okabe and Ito, which colour-blind readers can tell apart.
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#f0e442"];
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#f0e442", "#882255", "#44aa99"];
 const CHART = {width: 540, height: 300, left: 54, right: 14, top: 10, bottom: 40};
 const LEGEND = {columns: 3, line: 16};
 

@@ -111,7 +111,7 @@ function showCourse(data) {
   host.append(panel("Resolution by iteration", lineChart(x, y, [...reached, used])), panel("Change of the poses", changes(all, x)));
   if (classes > 1) {
     const sizes = Object.fromEntries(reached.map((line, c) => [line.name, all.map(one => one.class_sizes[c])]));
-    host.append(panel("Particles in the classes", stackChart(numbers, sizes, "particles")), panel("Rest of the classes", stability(all, x)));
+    host.append(panel("Particles in the classes", stackChart(numbers, sizes, "particles")), panel("How settled the classes are", stability(all, x)));
   }
   const stages = [...new Set(all.flatMap(one => Object.keys(one.seconds)))];
   const seconds = Object.fromEntries(stages.map(name => [name, all.map(one => one.seconds[name] || 0)]));
