@@ -225,6 +225,7 @@ def plot_course(record: dict[str, Any], title: str) -> EmPlotter:
     for axes in plotter.figure.axes:
         axes.set_xticks(numbers if len(numbers) < 15 else numbers[:: len(numbers) // 10])
         axes.grid(alpha=0.3)
+    plotter.figure.subplots_adjust(hspace=0.4, bottom=0.08)
     return plotter
 
 
@@ -247,8 +248,9 @@ def _course_of_certainty(frame: Any, rows: list[dict[str, Any]]) -> None:
               "best poses that the vector search found": [row.get("recall") for row in rows],
               "particles kept": [None if row.get("untrusted") is None else 1 - row["untrusted"] for row in rows]}
     if any(len(row["class_sizes"]) > 1 for row in rows):
-        shares["particles that changed class"] = [row["class_changes"] for row in rows]
-        shares["entropy of the class posterior (1: none is sure)"] = [row.get("class_entropy") for row in rows]
+        for name, key in (("particles that changed class", "class_changes"),
+                          ("entropy of the class posterior (1: none is sure)", "class_entropy")):
+            shares[name] = [row.get(key) if np.count_nonzero(row["class_sizes"]) > 1 else None for row in rows]
     for (name, values), marker in zip(shares.items(), "osD^v"):
         if any(value is not None for value in values):
             frame.plot([row["number"] for row in rows], [np.nan if value is None else value for value in values],
