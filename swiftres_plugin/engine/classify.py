@@ -25,6 +25,7 @@ from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import FOLDS, damping, fixed_scores, in_box_of, small_engine
 from swiftres_plugin.engine.maths.mixture import find_mixture, settled
 from swiftres_plugin.engine.stages.classes import (
+    certainty,
     changed,
     entropy,
     matching,
@@ -36,6 +37,7 @@ from swiftres_plugin.engine.variability import find_coordinates, find_directions
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
 LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
+LEAST_CERTAINTY = 0.5  # of particles in different structures: 0.78 and more seen; of poses that err, 0.36
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
 LEAST_EVIDENCE = 10.0  # of a half, for its classes to be set apart by anything
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
@@ -58,6 +60,21 @@ class Round:
     @property
     def entropy(self) -> float:
         return entropy(self.shares)
+
+    @property
+    def certainty(self) -> float:
+        return certainty(self.shares)
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against these classes being different structures; nothing where they seem to be."""
+        if self.agreement.max() < LEAST_AGREEMENT:
+            return (f"The two halves of the particles hardly agree in what sets the classes apart (correlation "
+                    f"{self.agreement.max():.2f} at most): the particles may be of one structure, and the division noise.")
+        if self.certainty < LEAST_CERTAINTY:
+            return (f"Most particles are not sure of their class ({self.certainty:.0%} of the doubt removed): what varies may "
+                    "be a motion, or errors of poses, more than different structures.")
+        return ""
 
 
 def classify(engine: Engine, setting: Setting, count: int, resolution_a: float, starts: int, seed: int) -> list[Round]:

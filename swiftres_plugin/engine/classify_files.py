@@ -97,13 +97,14 @@ def warn_of_classes(last: Round, reporter: Reporter) -> None:
     if last.changes > MOVING:
         reporter.warning(f"{last.changes:.0%} of the particles still moved in the last round: the classes did not come to "
                          "rest.")
+    if last.doubt:
+        reporter.warning(f"{last.doubt} More particles, fewer classes or a coarser resolution may tell.")
     for number, (size, agreement) in enumerate(zip(last.shares.sum(axis=0), last.agreement), 1):
         if size < LEAST_PARTICLES:
             reporter.warning(f"Class {number} is empty: the particles do not need so many classes.")
-        elif agreement < LEAST_AGREEMENT:
+        elif agreement < LEAST_AGREEMENT and not last.doubt:
             reporter.warning(f"The two halves of the particles hardly agree in what sets class {number} apart (correlation "
-                             f"{agreement:.2f}): it may be noise. More particles, fewer classes or a coarser resolution "
-                             "may tell.")
+                             f"{agreement:.2f}): it may be noise.")
 
 
 def write_classes(engine: Engine, last: Round, output: Path) -> None:
@@ -121,5 +122,5 @@ def figures(found: Sequence[Round]) -> dict:
     last = found[-1]
     return {"class_sizes": np.bincount(last.shares.argmax(axis=1), minlength=last.shares.shape[1]).tolist(),
             "class_weights": last.shares.sum(axis=0).round(1).tolist(), "class_agreement": last.agreement.round(3).tolist(),
-            "class_entropy": last.entropy, "evidence": last.evidence,
+            "class_entropy": last.entropy, "class_certainty": last.certainty, "evidence": last.evidence,
             "rounds": [{"changes": one.changes, "entropy": one.entropy, "evidence": one.evidence} for one in found]}

@@ -10,12 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from swiftres_plugin.engine.class_maps import LEAST_SHARE, Setting
-from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, classify, rounds
+from swiftres_plugin.engine.classify import classify, rounds
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import with_room
-from swiftres_plugin.engine.report import Reporter
 
 FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds noise and little else
 ROUNDS = 3  # of new shares after an alignment
@@ -36,21 +35,14 @@ def divided(engine: Engine, state: RefinementState) -> RefinementState:
     resolution_a = max(FINEST_A, state.classes[0].resolution_a)
     found = classify(engine, setting_of(engine, state, state.assignment), wanted, resolution_a, STARTS,
                      engine.settings.compute.seed)
-    warn_of_division(found[-1], engine.reporter)
+    if found[-1].doubt:
+        engine.reporter.warning(found[-1].doubt)
     shares = counted(found[-1].shares)
     more = wanted - 1  # classes that held nothing until now
     history = tuple(replace(one, class_sizes=one.class_sizes + (0,) * more,
                             class_resolution_a=one.class_resolution_a + (np.inf,) * more) for one in state.history)
     return replace(state, classes=(state.classes[0],) * wanted, shares=shares, at_rest=False, history=history,
                    assignment=with_classes(state.assignment, shares))
-
-
-def warn_of_division(last: Round, reporter: Reporter) -> None:
-    """Tell where nothing that sets the classes apart is found in both halves of the particles."""
-    if last.agreement.max() < LEAST_AGREEMENT:
-        reporter.warning(f"The two halves of the particles hardly agree in what sets the classes apart (correlation "
-                         f"{last.agreement.max():.2f} at most): the particles may be of one structure, and the division "
-                         "noise.")
 
 
 def new_shares(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment) -> np.ndarray | None:

@@ -21,7 +21,7 @@ from synthetic import (
 )
 
 from swiftres_plugin.engine.class_maps import Setting, seen_half
-from swiftres_plugin.engine.classify import LEAST_AGREEMENT, classify, one_round, rounds
+from swiftres_plugin.engine.classify import LEAST_AGREEMENT, Round, classify, one_round, rounds
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.given_poses import noise_and_window, small_engine
@@ -91,6 +91,14 @@ def test_an_empty_class_stays_empty():
     found = one_round([seen_half(small, replace(setting, window=window), h) for h in (0, 1)], False, shares)
     np.testing.assert_array_equal(found.shares[:, 2], 0)
     assert right(found.shares[:, :2], label) > 0.95
+
+
+def test_doubtful_classes_are_told_from_sure_ones():
+    sure = np.eye(2)[[0, 0, 0, 1]]
+    for shares, agreement, doubt in ((sure, 0.6, ""), (sure, 0.2, "correlation 0.20"),
+                                     (np.full((4, 2), 0.5) + 0.1 * (sure - 0.5), 0.9, "not sure of their class")):
+        told = Round(shares, 0.0, np.array([0.1, agreement]), 0.0).doubt
+        assert doubt in told and bool(told) == bool(doubt)
 
 
 def test_right_classes_stay_right():

@@ -18,14 +18,12 @@ from synthetic import (
 )
 from test_classify import BODY, WITH_LOBE, mixed, right
 
-from swiftres_plugin.engine.classify import Round
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.data.state import RefinementState
-from swiftres_plugin.engine.divide import counted, wants_classes, warn_of_division, weight_in_class, with_classes
+from swiftres_plugin.engine.divide import counted, wants_classes, weight_in_class, with_classes
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import diameter, in_classes, iterate, start
-from swiftres_plugin.engine.report import SilentReporter, TeeReporter
 
 LOCAL = {"alignment": "local", "initial_resolution": 16.0, "diameter": 110.0, "classes": 2}
 
@@ -61,13 +59,6 @@ def test_classes_hold_through_an_alignment(divided):
     assert right(after.shares, label) > 0.95
     assert after.history[-1].class_changes < 0.05 and 0 <= after.history[-1].class_entropy < 0.2
     assert sum(after.history[-1].class_sizes) == len(label)
-
-
-def test_a_division_that_the_halves_do_not_share_is_warned_of():
-    reporter = TeeReporter(SilentReporter())
-    for agreement in ([0.1, 0.6], [0.1, 0.2]):
-        warn_of_division(Round(np.full((4, 2), 0.5), 0.0, np.array(agreement), 0.0), reporter)
-    assert len(reporter.warnings) == 1 and "0.20" in reporter.warnings[0]
 
 
 def test_shares_too_small_to_matter_are_left_out():

@@ -38,6 +38,13 @@ def entropy(shares: np.ndarray) -> float:
     return float(-(shares * np.log(shares.clip(min=1e-30))).sum(axis=1).mean() / np.log(shares.shape[1]))
 
 
+def certainty(shares: np.ndarray) -> float:
+    """Part of the doubt about its class, which the sizes of the classes leave, that a particle removes: 1 where each is
+    sure of its class, 0 where none tells more than the sizes do."""
+    prior = entropy(shares.mean(axis=0, keepdims=True))
+    return 1 - entropy(shares) / prior if prior > 1e-9 else 0.0
+
+
 def changed(before: np.ndarray, after: np.ndarray) -> float:
     """Part of the particles (N, K) that moved to another class."""
     return float(np.abs(after - before).sum(axis=1).mean() / 2)

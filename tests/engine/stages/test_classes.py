@@ -6,6 +6,7 @@ import torch
 
 from swiftres_plugin.engine.stages.classes import (
     LEAST_GAIN,
+    certainty,
     changed,
     difference_gain,
     entropy,
@@ -27,6 +28,12 @@ def test_the_posterior_is_bayes_rule():
 def test_large_scores_do_not_overflow_and_a_class_left_out_gets_nothing():
     found = posterior(np.array([[5000.0, 5001.0, -np.inf]]), np.array([0.5, 0.5, 0.0]))
     np.testing.assert_allclose(found, [[1 / (1 + np.e), np.e / (1 + np.e), 0]])
+
+
+def test_certainty_is_what_sizes_leave_open():
+    sure = np.eye(2)[[0, 0, 0, 1]]
+    assert certainty(sure) == 1 and certainty(np.tile([0.9, 0.1], (5, 1))) == 0 and certainty(np.eye(2)[[0, 0]]) == 0
+    assert abs(certainty(np.array([[0.9, 0.1], [0.1, 0.9]])) - (1 - entropy(np.array([[0.9, 0.1]])))) < 1e-12
 
 
 def test_entropy_and_changes():
