@@ -4,7 +4,7 @@ Runs the stages on particles of noise, on two workers of the processor, in batch
 prints for each what was planned, how much the process grew at its peak, and the ratio. Ends with exit code 1 when a stage
 grew by more than `--factor` times its plan and `--slack` megabytes (what allocators and threads keep for themselves).
 With `--whole K` a refinement of K classes makes two iterations instead, in a process of its own that may not take more than
-`--memory` gigabytes and a quarter; what does not fit lies in files in `--scratch`. Linux only.
+`--memory` gigabytes and half a gigabyte that libraries and slabs take whatever the box; what does not fit lies in files in `--scratch`. Linux only.
 """
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ WORKERS = 2
 CANDIDATES = 16
 PIXEL_A = 2.0
 WHOLE_PARTICLES = 40
+BASE_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ def whole_fits(box: int, classes: int, memory_gb: float, scratch: Path) -> bool:
 def whole(box: int, classes: int, memory: float, scratch: Path) -> dict[str, float]:
     """Peaks of memory and disk in bytes, and processor seconds, of two iterations of particles of noise.
 
-    Memory is what no file stands behind, as the system counts it, which also refuses more than the cap and a quarter:
+    Memory is what no file stands behind, as the system counts it, which also refuses more than the cap and `BASE_BYTES`:
     pages of files it gives back by itself when others need them.
     """
-    allowed = int(_status("VmData") + 1.25 * memory)
+    allowed = int(_status("VmData") + memory + BASE_BYTES)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     storage = planned_storage(box, classes, memory, scratch, SilentReporter())
     place = Compute(torch.device("cpu"), 1, int(memory), int(memory), storage=storage)

@@ -13,7 +13,7 @@ from swiftres_plugin.engine.scratch import Storage
 from swiftres_plugin.errors import InputError
 
 # Bytes per voxel of the twofold padded cube, as measured and a little more: sums of both halves, transforms, maps on the way.
-MEMORY_BYTES, MEMORY_BYTES_PER_CLASS = 40, 6
+MEMORY_BYTES, MEMORY_BYTES_PER_CLASS = 28, 6
 DISK_BYTES, DISK_BYTES_PER_CLASS = 20, 6
 VOLUME_BYTES = 4  # the transform that particles are compared with, which is read at random
 LARGEST_SHARE = 0.5  # of a GPU's memory for that
