@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..settings import SearchSettings
 from .data.maps import Map
 from .data.particles import Optics
-from .maths.cubes import planes_of
+from .maths.cubes import cube_spectrum, planes_of
 from .maths.fourier import low_pass_gain
 from .maths.padded import Empty
 from .stages.index import parse_recipe
@@ -59,18 +59,20 @@ def check_different(references: Sequence[Map], names: Sequence[object], resoluti
                     empty: Empty | None = None) -> None:
     """Raises `InputError` where two starting maps (on one grid) are the same to `resolution_a` but for their grey scale:
     they would part the particles by chance alone. empty: makes their transforms."""
-    for second in range(len(references)):
+    if len(references) == 1:
+        return
+    gain = low_pass_gain(references[0].box_px, references[0].pixel_size_a, resolution_a)
+    spectra = [cube_spectrum(planes_of(torch.from_numpy(one.voxels)), one.box_px, empty) for one in references]
+    for second in range(len(spectra)):
         for first in range(second):
-            if likeness(references[first], references[second], resolution_a, empty) > SAME_MAP:
+            if likeness(spectra[first], spectra[second], gain) > SAME_MAP:
                 raise InputError("two starting maps are the same", where=names[second], found=f"what {names[first]} holds",
                                  expected=f"maps that differ at {resolution_a:g} A", remedy="Give one of them alone.")
 
 
-def likeness(first: Map, second: Map, resolution_a: float, empty: Empty | None) -> float:
-    """Correlation of two maps on one grid, without their means and low-passed to `resolution_a`."""
-    gain = low_pass_gain(first.box_px, first.pixel_size_a, resolution_a)
-    one, other = (planes_of(torch.from_numpy(density.voxels)) for density in (first, second))
-    cross, *power = shell_products(one, other, first.box_px, empty)[:, 1:] @ gain[1:].double() ** 2
+def likeness(first: torch.Tensor, second: torch.Tensor, gain: torch.Tensor) -> float:
+    """Correlation of two maps on one grid, without their means and with their shells times `gain`, from their `rfftn`."""
+    cross, *power = shell_products(first, second)[:, 1:] @ gain[1:].double() ** 2
     return float(cross / (power[0] * power[1]).sqrt())
 
 

@@ -36,10 +36,6 @@ class Storage:
             return torch.empty(shape, dtype=dtype)
         return filed(shape, dtype, self.folder)
 
-    def kept(self, values: torch.Tensor) -> torch.Tensor:
-        """The same values where they belong: a copy on disk, or as they are."""
-        return values if self.folder is None else self.empty(tuple(values.shape), values.dtype).copy_(values)
-
 
 def filed(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
     """An array in a file of `folder`, memory-mapped: the system holds what of it memory has room for.

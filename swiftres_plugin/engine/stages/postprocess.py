@@ -6,13 +6,15 @@ import torch
 from scipy import ndimage
 
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
+from swiftres_plugin.engine.maths import padded
 from swiftres_plugin.engine.maths.cubes import Planes, cube_of, cube_spectrum, mapped, planes_of, spectrum_slabs
 from swiftres_plugin.engine.maths.fourier import add_to_shells, filter_shells, filtered, low_pass_gain, shells_3d
 from swiftres_plugin.engine.maths.padded import Empty, slabs
 from swiftres_plugin.engine.maths.radial import angular_part
 
 RANDOMISE_BELOW = 0.8  # phases are randomised from where the unmasked curve falls below this (Chen et al. 2013)
-GROWN_BYTES = 2  # counted per voxel of the planes that are grown at once: thin slabs would mostly look at their neighbours
+DISTANCE_BYTES = 60  # working memory for the distance of a voxel to a body,
+DISTANCE_SLABS = 8  # and how many times the memory of a slab that may take: thin ones would mostly look at their neighbours
 SIGNAL_LEAST = 0.05  # FSC below which a shell counts as empty, with everything finer
 
 
@@ -23,16 +25,16 @@ def correlation(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
 
 def correlation_of(first: Planes, second: Planes, box_px: int, empty: Empty | None = None) -> np.ndarray:
     """The same of cubes (n, n, n), n = `box_px`, that give their planes; empty: makes their transforms."""
-    cross, *power = shell_products(first, second, box_px, empty)
+    cross, *power = shell_products(cube_spectrum(first, box_px, empty), cube_spectrum(second, box_px, empty))
     curve = (cross / (power[0] * power[1]).sqrt().clamp(min=1e-30)).cpu().numpy()
     curve[0] = 1.0
     return curve
 
 
-def shell_products(first: Planes, second: Planes, box_px: int, empty: Empty | None = None) -> torch.Tensor:
-    """(3, n//2+1) float64: over each shell, the sum of the products of two cubes, and of the squares of each."""
-    n, count = box_px, box_px // 2 + 1
-    a, b = cube_spectrum(first, n, empty), cube_spectrum(second, n, empty)
+def shell_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(3, n//2+1) float64: over each shell, the sum of the products of two cubes, and of the squares of each, from their
+    `rfftn` (n, n, n//2+1)."""
+    n, count = len(a), len(a) // 2 + 1
     weight = torch.full((count,), 2.0, device=a.device)
     weight[0] = 1.0  # the plane x = 0 holds both of each pair, the others one
     if n % 2 == 0:
@@ -148,9 +150,9 @@ def solvent_mask(average: np.ndarray, pixel_size_a: float, resolution_a: float, 
     n = average.shape[0]
     smooth_a = max(15.0, 1.5 * resolution_a)
     smooth = filter_shells(torch.from_numpy(average), low_pass_gain(n, pixel_size_a, smooth_a), empty).numpy()
-    inside, outer = (between(n, least, radius_px) for least in (-1.0, 0.85 * radius_px))
+    rim = smooth[between(n, 0.85 * radius_px, radius_px)]
+    inside = between(n, -1.0, radius_px)
     peak = float(np.percentile(smooth[inside], 99.5, overwrite_input=True))
-    rim = smooth[outer]
     level = float(np.median(rim))
     threshold = level + max(4 * _deviation(rim), 0.12 * (peak - level))
     body = _large_parts((smooth > threshold) & inside, empty)
@@ -197,12 +199,13 @@ def soften(body: np.ndarray, grow_px: float, edge_px: float, empty: Empty | None
     if not found:
         return soft
     _, y, x = (slice(max(0, one.start - reach), one.stop + reach) for one in found[0])
-    for slab in slabs(len(body), GROWN_BYTES * body[0].size):
-        first = max(0, slab.start - reach)
-        part = body[first:slab.stop + reach, y, x]
+    step = max(reach, DISTANCE_SLABS * padded.SLAB_BYTES // (DISTANCE_BYTES * body[0, y, x].size) - 2 * reach)
+    for start in range(0, len(body), step):
+        first, stop = max(0, start - reach), min(start + step, len(body))
+        part = body[first:stop + reach, y, x]
         if part.any():
-            distance = ndimage.distance_transform_edt(~part)[slab.start - first:][:slab.stop - slab.start]
-            soft[slab, y, x] = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - grow_px) / edge_px, 0, 1))
+            distance = ndimage.distance_transform_edt(~part)[start - first:stop - first]
+            soft[start:stop, y, x] = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - grow_px) / edge_px, 0, 1))
     return soft
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from synthetic import Phantom
 
 from swiftres_plugin.engine.data.maps import Fsc, HalfMaps, Map
+from swiftres_plugin.engine.maths import padded
 from swiftres_plugin.engine.maths.fourier import filter_shells
 from swiftres_plugin.engine.stages.postprocess import (
     compute_fsc,
@@ -17,6 +19,7 @@ from swiftres_plugin.engine.stages.postprocess import (
     particle_diameter_px,
     randomise_phases,
     signal_to_noise,
+    soften,
     solvent_mask,
     sphere_mask,
 )
@@ -68,6 +71,18 @@ def test_known_signal_gives_its_correlation():
     signal = noise(40, 3)
     values = correlation(signal + noise(40, 4), signal + noise(40, 5))
     np.testing.assert_allclose(values[6:20], 0.5, atol=0.08)
+
+
+@pytest.mark.parametrize("slab_bytes", [1, 1 << 12, 1 << 25])
+def test_a_body_is_softened_alike_in_slabs_of_any_size(monkeypatch, slab_bytes):
+    """By the distance to the body, which is asked for no farther than the edge reaches; an empty body has none."""
+    monkeypatch.setattr(padded, "SLAB_BYTES", slab_bytes)
+    body = np.zeros((30, 30, 30), dtype=bool)
+    body[3:8, 10:14, 12:20] = body[20, 15, 29] = True
+    distance = ndimage.distance_transform_edt(~body)
+    expected = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - 2.0) / 3.0, 0, 1))
+    np.testing.assert_allclose(soften(body, 2.0, 3.0), expected, atol=1e-7)
+    assert not soften(np.zeros_like(body), 2.0, 3.0).any()
 
 
 def test_without_a_mask_all_curves_are_the_unmasked_one():
