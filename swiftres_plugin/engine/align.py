@@ -67,7 +67,7 @@ def refine_candidates(engine: Engine, volume: torch.Tensor, noise: np.ndarray, p
     if plan.exhaustive and before is not None:
         reach = local.resolution_steps(band, diameter_a)
         found = without_own_support(found, before, plan.own_support, engine.operators, reach)
-    return decided(full, per_sample(noise, full), volume, found, prior)
+    return decided(full, per_sample(noise, full), volume, found, engine.independent(rows), prior)
 
 
 def prior_of_input(engine: Engine, rows: np.ndarray) -> local.Prior | None:
@@ -137,16 +137,19 @@ def without_own_support(found: Candidates, before: Candidates, support: float, o
     return Candidates(found.image_to_volume, found.shift_a, found.score - support * near).best(found.score.shape[1])
 
 
-def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates,
+def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, found: Candidates, independent: np.ndarray,
             prior: local.Prior | None = None) -> Assignment:
     """The best candidate, its share of the posterior and its widths from the curvature of the likelihood (and the prior).
 
+    independent: (B,) part of the coefficients that is independent, of which alone the posterior is made.
     A particle whose likelihood is no number keeps no pose: it stands unrotated, with the widest posterior.
     """
     fit = local.evaluate(batch, power, volume, found.image_to_volume[:, 0], found.shift_a[:, 0])
-    probability = torch.softmax(found.score, dim=1)[:, 0]
+    part = torch.from_numpy(independent).to(found.score)[:, None]
+    fit_of_part = replace(fit, curvature=fit.curvature * part[..., None])
+    probability = torch.softmax(found.score * part, dim=1)[:, 0]
     rotation, shift, score, probability, covariance = (v.double().cpu().numpy() for v in (
-        fit.rotation, fit.shift_a, fit.score, probability, local.covariance(local.held(fit, prior))))
+        fit.rotation, fit.shift_a, fit.score, probability, local.covariance(local.held(fit_of_part, prior))))
     lost = ~(np.isfinite(score) & np.isfinite(probability) & np.isfinite(covariance).all((1, 2)))
     rotation[lost], shift[lost], score[lost], probability[lost] = np.eye(3), 0, 0, 0
     covariance[lost] = local.WIDEST_VARIANCE * np.eye(5)
@@ -257,14 +260,17 @@ def align_classes(engine: Engine, references: Sequence[torch.Tensor], noise: np.
     """Poses and classes of the particles at `rows`: each is aligned to the reference of every class."""
     names = [name] if len(references) == 1 else [f"{name}, class {c + 1}" for c in range(len(references))]
     return classified([align_half(engine, reference, noise, rows, plan, previous, diameter_a, called)
-                       for reference, called in zip(references, names)])
+                       for reference, called in zip(references, names)], engine.independent(rows))
 
 
-def classified(found: Sequence[Assignment]) -> Assignment:
-    """For each particle its result in the class where it is likeliest; `found` are the same particles in every class."""
+def classified(found: Sequence[Assignment], independent: np.ndarray) -> Assignment:
+    """For each particle its result in the class where it is likeliest; `found` are the same particles in every class.
+
+    independent: (N,) part of their coefficients that is independent.
+    """
     score = np.stack([one.log_likelihood for one in found])
     best, particle = score.argmax(0), np.arange(score.shape[1])
-    share = 1 / np.exp(score - score.max(0)).sum(0)
+    share = 1 / np.exp((score - score.max(0)) * independent).sum(0)
     chosen = Assignment(*(np.stack([getattr(one, name) for one in found])[best, particle] for name in Assignment.__slots__))
     return replace(chosen, max_probability=chosen.max_probability * share, class_id=best)
 

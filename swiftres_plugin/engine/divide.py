@@ -14,7 +14,7 @@ from swiftres_plugin.engine.classify import classify, rounds
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.given_poses import with_room
+from swiftres_plugin.engine.given_poses import for_shares, with_room
 
 FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds noise and little else
 ROUNDS = 3  # of new shares after an alignment
@@ -62,7 +62,8 @@ def setting_of(engine: Engine, state: RefinementState, assignment: Assignment) -
     window = engine.user_mask
     if window is None:
         window = with_room(np.max(masks, axis=0), engine.spectra.band.pixel_size_a)
-    return Setting(assignment, state.noise, state.half, window, engine.settings.classes.assignment == "hard", state.trust)
+    hard = engine.settings.classes.assignment == "hard"
+    return Setting(assignment, for_shares(engine, state.noise), state.half, window, hard, state.trust)
 
 
 def counted(shares: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.maths.slices import fourier_volume
 from swiftres_plugin.engine.report import Reporter, SilentReporter
 from swiftres_plugin.engine.scratch import Storage
-from swiftres_plugin.engine.stages.preprocess import make_batch
+from swiftres_plugin.engine.stages.preprocess import make_batch, window_power
 from swiftres_plugin.engine.stages.reconstruct import solve
 from swiftres_plugin.settings import RefineSettings
 
@@ -81,6 +81,12 @@ class Engine:
 
     def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
         return make_batch(self.spectra, rows, band, self.device)
+
+    def independent(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) part of the coefficients of each particle that is independent; see `window_power`."""
+        particles = self.spectra.particles
+        found: np.ndarray = window_power(particles, self.settings.preprocess)[particles.optics_group[rows]]
+        return found
 
     @property
     def storage(self) -> Storage:

@@ -24,6 +24,7 @@ from swiftres_plugin.engine.stages import local
 from swiftres_plugin.engine.stages.classes import difference_gain, local_gain
 from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.postprocess import correlation, masked_reference, soften, solvent_mask, sphere_mask
+from swiftres_plugin.engine.stages.preprocess import window_power
 from swiftres_plugin.settings import ReconstructSettings
 
 FOLDS = 4
@@ -46,8 +47,8 @@ def opened_mask(path: str, particles: Particles) -> np.ndarray | None:
 
 def noise_and_window(engine: Engine, poses: Assignment, half: np.ndarray,
                      mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Noise power (2, groups, S) that the map of each half leaves, and the window (n, n, n): the mask, or where none is given
-    the solvent boundary of the map with room around it."""
+    """Noise power (2, groups, S) that the map of each half leaves, as `for_shares` has it, and the window (n, n, n): the mask,
+    or where none is given the solvent boundary of the map with room around it."""
     engine = at_best_poses(engine)
     box, pixel = engine.spectra.band.box_px, engine.spectra.band.pixel_size_a
     rows = [np.flatnonzero(half == h) for h in (0, 1)]
@@ -58,7 +59,13 @@ def noise_and_window(engine: Engine, poses: Assignment, half: np.ndarray,
     if mask is None:
         mask = with_room(solvent_mask(((maps[0] + maps[1]) / 2).cpu().numpy(), pixel, COARSE_A, SPHERE * box), pixel)
     left = [residual_noise(engine, [masked_reference(maps[h], mask)], rows[h], poses.take(rows[h])) for h in (0, 1)]
-    return np.stack(left), mask
+    return for_shares(engine, np.stack(left)), mask
+
+
+def for_shares(engine: Engine, noise: np.ndarray) -> np.ndarray:
+    """Noise power (2, groups, S) at which likelihoods of windowed images are as sharp as they should be."""
+    power: np.ndarray = noise / window_power(engine.spectra.particles, engine.settings.preprocess)[:, None]
+    return power.astype(np.float32)
 
 
 def with_room(mask: np.ndarray, pixel_size_a: float) -> np.ndarray:

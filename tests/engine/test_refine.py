@@ -114,7 +114,7 @@ def test_the_likeliest_class_is_taken_and_shares_the_probability():
     first, second = (assignment_of(random_poses(3, seed), seed) for seed in (1, 2))
     first = replace(first, log_likelihood=np.array([5.0, 0, 700]), max_probability=np.ones(3))
     second = replace(second, log_likelihood=np.array([5.0 - np.log(3), 1000, 699]), max_probability=np.full(3, 0.5))
-    found = classified([first, second])
+    found = classified([first, second], np.ones(3))
     assert found.class_id.tolist() == [0, 1, 0] and found.class_id.dtype == np.int64
     np.testing.assert_allclose(found.max_probability, [0.75, 0.5, 1 / (1 + np.exp(-1))])
     np.testing.assert_array_equal(found.shift_a, [first.shift_a[0], second.shift_a[1], first.shift_a[2]])

@@ -226,6 +226,17 @@ def _mask_radius_px(optics: Optics, largest: float, defocus_a: float, settings: 
     return min(largest, (settings.diameter / 2 + spread_a) / pixel_a + EDGE_PX)
 
 
+def window_power(particles: Particles, settings: PreprocessSettings) -> np.ndarray:
+    """(groups,) part of the power of noise that each group's window leaves.
+
+    Noise power is that of windowed images, where neighbouring coefficients go together: as many say only as much as this part
+    of independent ones does. Likelihoods of what lies inside the window are too sharp by its inverse.
+    """
+    defocus_a, common = typical_defocus_a(particles), particles.optics[0]
+    windows = [_window(optics, common, defocus_a, settings) for optics in particles.optics]
+    return np.array([float((window ** 2).mean()) for window in windows])
+
+
 def make_batch(spectra: Spectra, rows: np.ndarray, band: Band, device: torch.device) -> ParticleBatch:
     """The particles at `rows`, cut to `band`, with their CTF, on `device`."""
     length = len(band)
