@@ -37,7 +37,7 @@ from swiftres_plugin.engine.variability import find_coordinates, find_directions
 MOST_ROUNDS = 25
 SETTLED = 0.005  # share of particles that still move
 LEAST_AGREEMENT = 0.5  # correlation between the halves of what sets a class apart: errors of poses alone have reached 0.42
-LEAST_CERTAINTY = 0.5  # of particles in different structures: 0.78 and more seen; of poses that err, 0.36
+LEAST_CERTAINTY = 0.4  # of particles in different structures: 0.63 and more were seen
 LEAST_PARTICLES = 8.0  # of a class in a half: two for each fold
 LEAST_EVIDENCE = 10.0  # of a half, for its classes to be set apart by anything
 FURTHER = 2  # directions beyond the one fewer than classes that sets K points apart
