@@ -59,7 +59,7 @@ def check_different(references: Sequence[Map], names: Sequence[object], resoluti
                     empty: Empty | None = None) -> None:
     """Raises `InputError` where two starting maps (on one grid) are the same to `resolution_a` but for their grey scale:
     they would part the particles by chance alone. empty: makes their transforms."""
-    if len(references) == 1:
+    if len(references) < 2:
         return
     gain = low_pass_gain(references[0].box_px, references[0].pixel_size_a, resolution_a)
     spectra = [cube_spectrum(planes_of(torch.from_numpy(one.voxels)), one.box_px, empty) for one in references]

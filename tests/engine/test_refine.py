@@ -179,3 +179,5 @@ def test_maps_that_differ_in_grey_scale_or_detail_alone_are_the_same():
         with pytest.raises(InputError, match="the same"):
             check_different([first, Map(other, 4.0)], ["one.mrc", "two.mrc"], 25.0)
     check_different([p.map() for p in PHANTOMS], ["one.mrc", "two.mrc"], 60.0)
+    check_different([], [], 60.0)
+    check_different([PHANTOMS[0].map()], ["one.mrc"], 60.0)
