@@ -132,7 +132,7 @@ def test_a_gpu_without_room_leaves_the_work_to_the_processor(tmp_path):
 def test_large_maps_are_shown_as_means_of_blocks(tmp_path, monkeypatch):
     density = Phantom().map()
     write_map(tmp_path / "map.mrc", density)
-    monkeypatch.setattr("swiftres_plugin.engine.page.figures.WIDEST_MAP_PX", 16)
+    monkeypatch.setattr("swiftres_plugin.engine.page.figures.LEAST_MAP_PX", 16)
     found = coarse_map(tmp_path / "map.mrc")
     assert found.pixel_size_a == 2 * density.pixel_size_a
     np.testing.assert_allclose(found.voxels, density.voxels.reshape(16, 2, 16, 2, 16, 2).mean((1, 3, 5)), atol=1e-6)

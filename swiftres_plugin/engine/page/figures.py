@@ -26,7 +26,7 @@ from swiftres_plugin.settings import leaves
 
 CURVES = ("unmasked", "masked", "randomised", "corrected")
 HISTOGRAM_BINS = 48
-WIDEST_MAP_PX = 512  # of the maps that pictures are made of
+LEAST_MAP_PX = 192  # of the maps that pictures are made of, where larger ones are averaged
 SLICE_PX = 128  # widest slice in the page
 SURFACE_VOXELS = 900_000  # of all classes together: some 1.2 MB of text
 WIDEST_SURFACE_PX = 96
@@ -145,9 +145,9 @@ def class_figures(run: Path, number: int, count: int) -> dict[str, Any]:
 
 
 def coarse_map(path: Path) -> Map:
-    """A map no wider than `WIDEST_MAP_PX`: a larger one as means of blocks; an incomplete last block is left out."""
-    block = -(-read_header(path).shape[0] // WIDEST_MAP_PX)
-    if block == 1:
+    """A map, one of several times `LEAST_MAP_PX` as means of blocks; an incomplete last block is left out."""
+    block = read_header(path).shape[0] // LEAST_MAP_PX
+    if block <= 1:
         return read_map(path)
     large = read_map(path, empty=Storage(path.parent).empty)
     side = large.box_px // block
