@@ -2,15 +2,15 @@
 
 First the particles' coordinates on the few directions in which they vary most are found, at a coarse resolution
 (engine/variability.py); a mixture of K points among them, in shares of any size, is where the classes begin. Each round then
-makes the map of every class from the particles' shares in it. What sets it apart from the map of all, damped as
-stages/classes.py says, is a direction again; a mixture along these gives the new shares. Its points are free: damping shrinks
-a difference, and a class that had to stand at its own map would make up for that by holding more particles than are its own.
+makes the map of every class from the particles' shares in it. What sets it apart from the map of all, damped, is a direction
+again; a mixture along these gives the new shares. Its points are free: damping shrinks a difference, and a class that had to
+stand at its own map would make up for that by holding more particles than are its own.
 Two things keep noise from becoming classes:
 
 * A particle is never compared with a map that it is in: each half of the particles is divided in folds, and those of a fold
   see the maps of the other folds.
-* The halves do not see each other's maps. Which class of the one is which of the other is told from their maps in the end,
-  and how well these then agree is reported.
+* The halves do not see each other's maps, but where and how finely their classes differ in the same way: what sets a class
+  apart is damped by that, and classes that nothing sets apart in both halves come to be the same.
 """
 from __future__ import annotations
 
@@ -132,15 +132,14 @@ def damped_together(engine: Engine, filled: Sequence[np.ndarray], apart: Sequenc
     """What sets the classes of each half apart, damped by how far it agrees with its partner of the other half.
 
     Only where and how finely classes differ passes between the halves, as a mask does. Folds of one half will not do: they
-    agree in their own noise too, once their classes have been found from each other's maps.
+    agree in their own noise too, once their classes have been found from each other's maps. A class that the other half lacks
+    is not set apart.
     """
-    maps: list[list[list[torch.Tensor]]] = [[one.maps for one in half] for half in apart]
+    maps = [[[torch.zeros_like(voxels) for voxels in one.maps] for one in half] for half in apart]
     places = [{int(k): number for number, k in enumerate(kept)} for kept in filled]
-    for k, first in places[0].items():
-        second = places[1].get(int(partner[k]))
-        if second is None:
-            continue
-        pair = (maps[0][first], maps[1][second])
+    pairs = [(first, places[1][int(partner[k])]) for k, first in places[0].items() if int(partner[k]) in places[1]]
+    for first, second in pairs:
+        pair = (apart[0][first].maps, apart[1][second].maps)
         less = damping([one[FOLDS] for one in pair], engine.spectra.band.pixel_size_a, OF_A_HALF)
         maps[0][first], maps[1][second] = ([less(one) for one in some] for some in pair)
     return maps
