@@ -97,7 +97,8 @@ def in_slabs(what: Insertion, name: str) -> Accumulator:
     numerator = engine.storage.empty((depth, height, width), torch.complex64)
     weight = engine.storage.empty((depth, height, width), torch.float32)
     slabs = mirrored_slabs(height // 2, engine.compute.memory_bytes / 4 / engine.compute.workers / (12 * depth * width))
-    engine.reporter.stage(f"{name}: reconstruction, {len(slabs)} slabs", len(what.rows) * len(slabs))
+    pieces = f" in {len(slabs)} slabs" if len(slabs) > 1 else ""
+    engine.reporter.stage(f"{name}: reconstruction{pieces}", len(what.rows) * len(slabs))
     done, rows = _advancing(engine), np.arange(len(what.rows))
 
     def working(where: Compute) -> Callable[[np.ndarray], None]:
