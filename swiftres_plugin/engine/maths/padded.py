@@ -29,7 +29,7 @@ def padded_spectrum(voxels: torch.Tensor, padded_px: int, limit: int, divisor: C
     width, plane, beyond = 2 * inner + 1, padded_px * (inner + 1), limit - inner
     make, dtype = beside(voxels, empty), voxels.dtype.to_complex()
     planes = make((n, width, inner + 1), dtype)
-    for slab in slabs(n, plane * dtype.itemsize):
+    for slab in slabs(n, max(plane * dtype.itemsize, n * padded_px * voxels.itemsize)):
         part = voxels[slab] if divisor is None else voxels[slab] / divisor(slab)
         rows = torch.fft.rfft(_from_middle(part, 2, padded_px))[..., :inner + 1]
         planes[slab] = _to_middle(torch.fft.fft(_from_middle(rows, 1, padded_px), dim=1), 1, width)

@@ -26,7 +26,7 @@ from swiftres_plugin.settings import leaves
 
 CURVES = ("unmasked", "masked", "randomised", "corrected")
 HISTOGRAM_BINS = 48
-LEAST_MAP_PX = 192  # of the maps that pictures are made of, where larger ones are averaged
+LEAST_MAP_PX = 128  # of the maps that pictures are made of, where larger ones are averaged
 SLICE_PX = 128  # widest slice in the page
 SURFACE_VOXELS = 900_000  # of all classes together: some 1.2 MB of text
 WIDEST_SURFACE_PX = 96
