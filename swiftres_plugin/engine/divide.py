@@ -1,5 +1,8 @@
 """Classes within a refinement: a structure at rest divided into several, and the shares in them after each alignment.
 
+Structures that began as several maps, and turn out to be conformations of one, are parted anew when they are at rest:
+alignment compares each particle with maps that differ in noise everywhere, and with maps that hold it.
+
 Alignment gives each particle one pose, that of the class where it is likeliest. Its shares are then found at that pose as
 engine/classify.py does it, from maps that the particle is not in: the maps it was aligned to hold it, and would keep it.
 """
@@ -20,11 +23,42 @@ FINEST_A = 7.0  # classes that differ at all differ here; finer detail adds nois
 ROUNDS = 3  # of new shares after an alignment
 STARTS = 2
 LEAST_WEIGHT = 1e-6  # of a member
+ALIKE = 0.5  # correlation of the maps of two classes, above which they are conformations of one structure in one frame
+ENOUGH_PX = 64  # points along an edge that tell it
+
+
+def changes_classes(engine: Engine, state: RefinementState) -> bool:
+    """Whether structures at rest are to be divided, or parted anew."""
+    return state.at_rest and (wants_classes(engine, state) or of_one_structure(state))
 
 
 def wants_classes(engine: Engine, state: RefinementState) -> bool:
     """Whether a structure is at rest that is to be divided."""
     return state.at_rest and len(state.classes) < engine.settings.classes.classes
+
+
+def of_one_structure(state: RefinementState) -> bool:
+    """Whether the classes of several starting maps are alike but for a part, and were only told apart by the alignment."""
+    maps = [one.combined for one in state.classes if one.combined is not None]
+    if len(maps) < 2 or len(maps) < len(state.classes) or state.shares is not None:
+        return False
+    step = max(1, len(maps[0]) // ENOUGH_PX)
+    return bool(np.corrcoef([one[::step, ::step, ::step].ravel() for one in maps]).min() > ALIKE)
+
+
+def parted_anew(engine: Engine, state: RefinementState) -> RefinementState:
+    """The state of several structures with the particles' shares in them, found as those of a division; it stays at rest where
+    these are doubtful."""
+    if state.assignment is None:
+        raise ValueError("particles without poses cannot be parted")
+    whole = np.eye(len(state.classes))[state.assignment.class_id]
+    resolution_a = max(FINEST_A, min(one.resolution_a for one in state.classes))
+    last = rounds(engine, setting_of(engine, state, state.assignment), whole, resolution_a)[-1]
+    if last.doubt:
+        engine.reporter.message(f"The structures stay as the alignment told them apart. {last.doubt}")
+        return state
+    shares = counted(last.shares)
+    return replace(state, shares=shares, at_rest=False, assignment=with_classes(state.assignment, shares))
 
 
 def divided(engine: Engine, state: RefinementState) -> RefinementState:
@@ -46,8 +80,8 @@ def divided(engine: Engine, state: RefinementState) -> RefinementState:
 
 
 def new_shares(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment) -> np.ndarray | None:
-    """(N, K) shares of the particles in the classes at new poses; None where no division made the classes: the particles of
-    several starting maps go whole where the alignment finds them likeliest."""
+    """(N, K) shares of the particles in the classes at new poses; None where they go whole where the alignment finds them
+    likeliest: those of several starting maps until these are at rest."""
     if state.shares is None:
         return None
     resolution_a = max(FINEST_A, engine.spectra.band.box_a / plan.last_shell)

@@ -24,7 +24,15 @@ from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.state import ClassState, IterationPlan, IterationRecord, Recall, RefinementState
-from swiftres_plugin.engine.divide import divided, new_shares, wants_classes, weight_in_class, with_classes
+from swiftres_plugin.engine.divide import (
+    changes_classes,
+    divided,
+    new_shares,
+    parted_anew,
+    wants_classes,
+    weight_in_class,
+    with_classes,
+)
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.grey_scale import starting_scale
 from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
@@ -359,12 +367,14 @@ def chance_of_misses(missed: int, sampled: int) -> float:
 
 
 def in_classes(engine: Engine, state: RefinementState) -> RefinementState:
-    """A structure at rest divided into classes, with a map of each."""
+    """A structure at rest divided into classes, or several parted anew, with a map of each."""
     diameter_a = diameter(engine, state)
     plan = plan_iteration(state, engine.spectra.band, diameter_a, engine.settings)
-    now = divided(engine, state)
+    now = divided(engine, state) if wants_classes(engine, state) else parted_anew(engine, state)
     if now.assignment is None:
         raise ValueError("classes need poses")
+    if now.at_rest:
+        return now
     classes = tuple(renewed(engine, now, plan, now.assignment, number, diameter_a)[0] for number in range(len(now.classes)))
     return replace(now, classes=classes)
 
@@ -373,7 +383,7 @@ def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
     """States after each iteration, until the refinement (of all classes that were asked for) is at rest or has used its
     iterations."""
     while state.number < engine.settings.schedule.iterations:
-        if wants_classes(engine, state):
+        if changes_classes(engine, state):
             state = in_classes(engine, state)
         if state.at_rest:
             break

@@ -21,7 +21,14 @@ from test_classify import BODY, WITH_LOBE, mixed, right
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.data.particles import ArraySource
 from swiftres_plugin.engine.data.state import RefinementState
-from swiftres_plugin.engine.divide import counted, wants_classes, weight_in_class, with_classes
+from swiftres_plugin.engine.divide import (
+    changes_classes,
+    counted,
+    of_one_structure,
+    wants_classes,
+    weight_in_class,
+    with_classes,
+)
 from swiftres_plugin.engine.plan import plan_iteration
 from swiftres_plugin.engine.refine import diameter, in_classes, iterate, start
 
@@ -51,6 +58,18 @@ def test_the_structure_at_rest_is_divided(divided):
     first, second = (one.combined for one in state.classes)
     lobe = WITH_LOBE.map().voxels - BODY.map().voxels
     assert abs(np.corrcoef((first - second).ravel(), lobe.ravel())[0, 1]) > 0.6
+
+
+def test_conformations_of_one_structure_are_parted_anew(divided):
+    """Where an alignment told the classes apart, one particle in seven wrongly."""
+    engine, state, label = divided
+    wrong = np.where(np.arange(len(label)) % 7 == 0, 1 - label, label)
+    aligned = replace(state, shares=None, at_rest=True, assignment=replace(state.assignment, class_id=wrong))
+    assert of_one_structure(aligned) and changes_classes(engine, aligned) and not changes_classes(engine, state)
+    after = in_classes(engine, aligned)
+    assert right(after.shares, label) > 0.95 and not after.at_rest
+    other = replace(state.classes[1], combined=-state.classes[1].combined)
+    assert not of_one_structure(replace(aligned, classes=(state.classes[0], other)))
 
 
 def test_classes_hold_through_an_alignment(divided):
