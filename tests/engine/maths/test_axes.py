@@ -15,6 +15,7 @@ from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 RESOLUTION_A = 24.0
 TURN = Rotation.from_rotvec([0.4, -0.24, 0.32]).as_matrix()
 MOVE_A = np.array([6.0, -5.0, 4.0])
+STILL = 0.005  # correlation that is found in a map that is in its axes already, by interpolation alone
 
 
 def phantom(group: np.ndarray) -> Phantom:
@@ -43,14 +44,14 @@ def test_a_turned_and_moved_map_is_brought_back(name):
     back = turned(density, axes)
     after = find_axes(back, group, RESOLUTION_A)
     assert after.given > 0.985 and np.linalg.norm(after.move_a) < 0.5
-    # Sixty mates on a shell hardly tell a turn by three degrees, so there is hardly anything to find.
-    assert after.angle_rad < np.deg2rad(1.5) or name == "I2" and after.found - after.given < 0.003
+    # Sixty mates on a shell hardly tell a turn by three degrees, so there is hardly more to find than in a map in its axes.
+    assert after.angle_rad < np.deg2rad(1.5) or name == "I2" and after.found - after.given < STILL
 
 
 def test_a_map_in_its_axes_is_left_there():
     group = symmetry_operators("C4")
     axes = find_axes(phantom(group).map(32, 4.0), group, RESOLUTION_A)
-    assert axes.given > 0.995 and axes.found - axes.given < 0.005 and axes.angle_rad < np.deg2rad(0.5)
+    assert axes.given > 0.995 and axes.found - axes.given < STILL and axes.angle_rad < np.deg2rad(0.5)
 
 
 def test_a_map_without_the_symmetry_does_not_get_it():
