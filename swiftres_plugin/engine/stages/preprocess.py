@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -207,11 +208,16 @@ def circular_window(box_px: int, radius_px: float) -> torch.Tensor:
 
 
 def _window(optics: Optics, common: Optics, defocus_a: float, settings: PreprocessSettings) -> torch.Tensor:
-    """The circular window for a group's images, which reaches no farther than the box of the `common` group."""
+    """The circular window for a group's images."""
+    return circular_window(optics.box_px, _window_radius_px(optics, common, defocus_a, settings))
+
+
+def _window_radius_px(optics: Optics, common: Optics, defocus_a: float, settings: PreprocessSettings) -> float:
+    """How far the window of a group reaches: no farther than the box of the `common` group."""
     largest = optics.box_px / 2 - 1
     if has_own_grid(optics, common):
         largest = min(largest, common.box_a / optics.pixel_size_a / 2 - 1)
-    return circular_window(optics.box_px, _mask_radius_px(optics, largest, defocus_a, settings))
+    return _mask_radius_px(optics, largest, defocus_a, settings)
 
 
 def _mask_radius_px(optics: Optics, largest: float, defocus_a: float, settings: PreprocessSettings) -> float:
@@ -233,8 +239,13 @@ def window_power(particles: Particles, settings: PreprocessSettings) -> np.ndarr
     of independent ones does. Likelihoods of what lies inside the window are too sharp by its inverse.
     """
     defocus_a, common = typical_defocus_a(particles), particles.optics[0]
-    windows = [_window(optics, common, defocus_a, settings) for optics in particles.optics]
-    return np.array([float((window ** 2).mean()) for window in windows])
+    return np.array([_power_left(optics.box_px, _window_radius_px(optics, common, defocus_a, settings))
+                     for optics in particles.optics])
+
+
+@cache
+def _power_left(box_px: int, radius_px: float) -> float:
+    return float((circular_window(box_px, radius_px) ** 2).mean())
 
 
 def make_batch(spectra: Spectra, rows: np.ndarray, band: Band, device: torch.device) -> ParticleBatch:
