@@ -25,6 +25,7 @@ from swiftres_plugin.engine.variability import (
     Residuals,
     coordinates,
     others,
+    parts_held,
     residuals,
     rows_held,
 )
@@ -112,8 +113,7 @@ def seen_half(engine: Engine, setting: Setting, h: int) -> SeenHalf:
 
 def left_of(engine: Engine, setting: Setting, h: int, rows: np.ndarray, common: torch.Tensor) -> list[Callable[[], Residuals]]:
     """What gives the residuals of the particles at `rows`, in parts: held if those of all particles may be, else made anew."""
-    parts = np.array_split(rows, max(1, -(-len(rows) // rows_held(engine))))
-    make = [partial(residuals, engine, setting.noise[h], part, setting.poses, common) for part in parts]
+    make = [partial(residuals, engine, setting.noise[h], part, setting.poses, common) for part in parts_held(engine, rows)]
     return [cache(one) for one in make] if len(setting.half) <= rows_held(engine) else list(make)
 
 

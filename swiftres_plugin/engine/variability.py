@@ -101,7 +101,7 @@ def find_coordinates(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
                      maps: Sequence[torch.Tensor]) -> Coordinates:
     """Coordinates of the particles at `rows` about the map `mean`, on directions that were found without them."""
     return Coordinates.joined([coordinates(engine, residuals(engine, noise, part, poses, mean), maps)
-                               for part in np.array_split(rows, max(1, -(-len(rows) // rows_held(engine))))])
+                               for part in parts_held(engine, rows)])
 
 
 def most_rows(engine: Engine) -> int:
@@ -112,6 +112,11 @@ def most_rows(engine: Engine) -> int:
 def rows_held(engine: Engine) -> int:
     """Particles whose residuals may be held at one time."""
     return max(FOLDS, int(engine.compute.memory_bytes / 4 / (len(engine.spectra.band) * HELD_BYTES)))
+
+
+def parts_held(engine: Engine, rows: np.ndarray) -> list[np.ndarray]:
+    """`rows` in parts whose residuals may be held at one time."""
+    return np.array_split(rows, max(1, -(-len(rows) // rows_held(engine))))
 
 
 def mean_map(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, window: np.ndarray) -> torch.Tensor:

@@ -185,8 +185,12 @@ def extract(volume, rotation, wave, slices):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
-def insert(sums, rotation, wave, values, weights):
-    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`."""
+def insert(sums, rotation, wave, values, weights, place):
+    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`.
+
+    place: None, or the row of `sums` that holds each plane y of the grid, negative where none does. What is asked of None is
+    settled when the kernel is compiled, and costs nothing.
+    """
     limit = sums.shape[3] - 1
     for b in range(len(rotation)):
         if not square(rotation[b]) < MOST_SQUARE:
@@ -195,33 +199,18 @@ def insert(sums, rotation, wave, values, weights):
             iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
             if not inside(iz, iy, ix, limit):
                 continue
+            if place is not None:
+                if place[iy] < 0 and place[iy + 1] < 0:
+                    continue
             real, imaginary, weight = values[b, k].real, sign * values[b, k].imag, weights[b, k]
             for corner in range(8):
                 dz, dy, dx = corner >> 2, (corner >> 1) & 1, corner & 1
+                row = iy + dy
+                if place is not None:
+                    row = place[iy + dy]
+                    if row < 0:
+                        continue
                 share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-                sums[0, iz + dz, iy + dy, ix + dx] += share * real
-                sums[1, iz + dz, iy + dy, ix + dx] += share * imaginary
-                sums[2, iz + dz, iy + dy, ix + dx] += share * weight
-
-
-@numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
-def insert_into_planes(sums, rotation, wave, values, weights, place):
-    """What of the slices falls into the planes y that `sums` (3, 2K+1, rows, K+1) hold: plane y of the grid in row place[y],
-    nowhere where that is negative."""
-    limit = sums.shape[3] - 1
-    for b in range(len(rotation)):
-        if not square(rotation[b]) < MOST_SQUARE:
-            continue
-        for k in range(len(wave)):
-            iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
-            if not inside(iz, iy, ix, limit) or (place[iy] < 0 and place[iy + 1] < 0):
-                continue
-            real, imaginary, weight = values[b, k].real, sign * values[b, k].imag, weights[b, k]
-            for corner in range(8):
-                dz, dy, dx = corner >> 2, (corner >> 1) & 1, corner & 1
-                row = place[iy + dy]
-                if row >= 0:
-                    share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-                    sums[0, iz + dz, row, ix + dx] += share * real
-                    sums[1, iz + dz, row, ix + dx] += share * imaginary
-                    sums[2, iz + dz, row, ix + dx] += share * weight
+                sums[0, iz + dz, row, ix + dx] += share * real
+                sums[1, iz + dz, row, ix + dx] += share * imaginary
+                sums[2, iz + dz, row, ix + dx] += share * weight
