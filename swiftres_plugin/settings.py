@@ -55,6 +55,10 @@ class ScheduleSettings:
     iterations: int = choice(
         20, "Most iterations to run. The refinement stops by itself when neither the resolution nor the poses change.",
         minimum=1, maximum=1000)
+    first_particles: int = choice(
+        5000, "Particles of each class, drawn by chance, that the first two iterations take where there are more than twice "
+        "as many: their maps only have to lead to the next. Should they lead nowhere, all are taken. 0 takes all at once.",
+        label="Particles of the first iterations", minimum=0, advanced=True)
     maximum_resolution: float = choice(
         0.0, "Finest resolution to use for alignment; 0 goes to the Nyquist limit where the data support it.",
         unit="A", minimum=0.0, advanced=True)

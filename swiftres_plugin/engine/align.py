@@ -33,6 +33,12 @@ OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lo
 NEVER = -np.inf  # log-likelihood of a particle that was not aligned yet
 
 
+def never_aligned(count: int) -> Assignment:
+    """Particles that no search has seen."""
+    return Assignment(np.tile(np.eye(3), (count, 1, 1)), np.zeros((count, 2)), np.full(count, NEVER), np.zeros(count),
+                      np.zeros((count, 5, 5)), np.zeros(count, dtype=np.int64))
+
+
 def with_previous(found: Candidates, previous: Assignment | None, rows: np.ndarray) -> Candidates:
     """The candidates and, in front of them, each particle's pose of the last iteration."""
     if previous is None:

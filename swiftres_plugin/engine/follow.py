@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from swiftres_plugin.engine.align import NEVER
+from swiftres_plugin.engine.align import never_aligned
 from swiftres_plugin.engine.checks import check_optics
 from swiftres_plugin.engine.data.particles import Optics, Particles
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import RowsInPieces, Spectra
-from swiftres_plugin.engine.data.state import IterationPlan, RefinementState
+from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.io.mrc import check_stacks
 from swiftres_plugin.engine.io.star import read_particles
@@ -114,9 +114,7 @@ def with_room(state: RefinementState, particles: Particles, seed: int) -> Refine
     state = replace(state, half=half, noise=noise, trust=trust, settled=settled)
     if state.assignment is None:
         return state
-    unknown = Assignment(np.tile(np.eye(3), (new, 1, 1)), np.zeros((new, 2)), np.full(new, NEVER), np.zeros(new),
-                         np.zeros((new, 5, 5)), np.zeros(new, dtype=np.int64))
-    return replace(state, assignment=Assignment.joined([state.assignment, unknown]), at_rest=False)
+    return replace(state, assignment=Assignment.joined([state.assignment, never_aligned(new)]), at_rest=False)
 
 
 def drawn(half: np.ndarray, particles: Particles, seed: int) -> np.ndarray:
@@ -144,24 +142,15 @@ def followed(engine: Engine, state: RefinementState, stream: Stream,
         elif state.at_rest or since >= most:
             time.sleep(LOOK_S)
             continue
-        state, since = iterate(engine, state, planned_for_all(engine, state)), since + 1
+        state, since = iterate(engine, state, planned(engine, state)), since + 1
         yield engine, state
     stream.reporter.message(f"No more particles are waited for: a last search of all {len(engine.spectra)}.")
     yield from concluded(engine, state)
 
 
-def planned_for_all(engine: Engine, state: RefinementState) -> IterationPlan:
-    """The plan of the next iteration; with particles that were never searched it looks for them in the whole box."""
-    plan = planned(engine, state)
-    if state.assignment is None or not np.isneginf(state.assignment.log_likelihood).any():
-        return plan
-    reach = engine.settings.search.max_shift or WIDEST * engine.spectra.band.box_a
-    return replace(plan, shift_range_a=max(plan.shift_range_a, reach))
-
-
 def concluded(engine: Engine, state: RefinementState) -> Iterator[tuple[Engine, RefinementState]]:
     """All particles searched once more against the map they led to, and refined until they are at rest."""
-    plan = planned_for_all(engine, state)
+    plan = planned(engine, state)
     reach = engine.settings.search.max_shift or WIDEST * engine.spectra.band.box_a
     state = iterate(engine, state, replace(plan, exhaustive=True, share=1.0, shift_range_a=reach))
     yield engine, state

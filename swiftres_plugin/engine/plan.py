@@ -36,7 +36,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
     step, reach = finest_a / 2, widest
     if again:
         reach = settings.search.max_shift or 0.15 * band.box_a
-    elif state.assignment is not None and history:
+    elif state.assignment is not None and history and not state.unaligned:
         reach = min(widest, max(3 * step, 0.5 / history[-1].max_frequency))
     return IterationPlan(
         number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a),

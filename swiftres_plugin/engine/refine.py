@@ -15,6 +15,7 @@ from swiftres_plugin.engine.align import (
     align_classes,
     given_candidates,
     image_noise,
+    never_aligned,
     residual_noise,
     settled,
     to_search,
@@ -33,6 +34,7 @@ from swiftres_plugin.engine.divide import (
     weight_in_class,
     with_classes,
 )
+from swiftres_plugin.engine.early import early_state, leads
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.grey_scale import starting_scale
 from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
@@ -136,7 +138,7 @@ def planned(engine: Engine, state: RefinementState) -> IterationPlan:
 
 
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
-    """One iteration: each half alone, then their meeting, class by class."""
+    """One iteration: each half alone, then their meeting, class by class. Particles of neither half take no part."""
     engine.seconds.clear()
     engine.recalls.clear()
     diameter_a = diameter(engine, state)
@@ -156,7 +158,9 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
     untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
     record = figures(engine, plan, state, assignment, classes, now.shares)
-    history = (*state.history, replace(record, searched=float(anew.mean()), untrusted=untrusted))
+    taken = np.isin(state.half, (0, 1))
+    history = (*state.history, replace(record, searched=float(anew[taken].mean()), untrusted=untrusted,
+                                       taken=float(taken.mean())))
     warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
@@ -226,9 +230,10 @@ def align_and_weigh(engine: Engine, state: RefinementState, h: int, plan: Iterat
 
 
 def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
-    """The halves' results in the order of the particles."""
-    order = np.argsort(np.concatenate([np.flatnonzero(half == h) for h in (0, 1)]))
-    return Assignment.joined(parts).take(order)
+    """The halves' results in the order of the particles; those of neither half were never aligned."""
+    out = np.flatnonzero((half != 0) & (half != 1))
+    order = np.argsort(np.concatenate([*(np.flatnonzero(half == h) for h in (0, 1)), out]))
+    return Assignment.joined([*parts, never_aligned(len(out))]).take(order)
 
 
 def renewed(engine: Engine, state: RefinementState, plan: IterationPlan, assignment: Assignment, number: int,
@@ -332,18 +337,19 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
             classes: tuple[ClassState, ...], shares: np.ndarray | None) -> IterationRecord:
     """The record of an iteration that led from `state` to `after`, `classes` and `shares`."""
     before, turn, move, changes = state.assignment, np.nan, np.nan, np.nan
+    aligned = after.log_likelihood != NEVER
     if before is not None:
-        known = np.flatnonzero(before.log_likelihood != NEVER)
+        known = np.flatnonzero(aligned & (before.log_likelihood != NEVER))
         now, then = after.take(known), before.take(known)
         turn = float(np.median(closest_mates(now.image_to_volume, then.image_to_volume, engine.operators)[1]))
         move = float(np.median(np.linalg.norm(now.shift_a - then.shift_a, axis=1)))
         changes = float(np.mean(now.class_id != then.class_id)) if state.number else np.nan
-    sizes = np.bincount(after.class_id, minlength=len(classes)).tolist()
+    sizes = np.bincount(after.class_id[aligned], minlength=len(classes)).tolist()
     resolutions = tuple(c.resolution_a for c in classes)
     recall = Recall.of_all(engine.recalls)
     return IterationRecord(
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
-        float(after.max_probability.mean()), dict(engine.seconds), class_sizes=tuple(sizes),
+        float(after.max_probability[aligned].mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
         index=recall.index, recall_particles=recall.sampled,
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
@@ -379,6 +385,17 @@ def in_classes(engine: Engine, state: RefinementState) -> RefinementState:
     return replace(now, classes=classes)
 
 
+def next_state(engine: Engine, state: RefinementState) -> RefinementState:
+    """The state after the next iteration: of all particles, or of the first of a large set where these lead on."""
+    early = early_state(engine, state)
+    if early is not None:
+        after = iterate(engine, early, planned(engine, early))
+        if leads(engine, after):
+            return replace(after, half=state.half)
+        engine.reporter.message("The first particles lead no farther than the starting map: all of them are taken.")
+    return iterate(engine, state, planned(engine, state))
+
+
 def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
     """States after each iteration, until the refinement (of all classes that were asked for) is at rest or has used its
     iterations."""
@@ -387,7 +404,7 @@ def refine(engine: Engine, state: RefinementState) -> Iterator[RefinementState]:
             state = in_classes(engine, state)
         if state.at_rest:
             break
-        state = iterate(engine, state, planned(engine, state))
+        state = next_state(engine, state)
         yield state
     if len(state.classes) < engine.settings.classes.classes:
         engine.reporter.warning("The iterations were used up before the particles could be divided into classes. Go on with "

@@ -19,6 +19,7 @@ import torch
 
 import swiftres_plugin
 from swiftres_plugin import layout
+from swiftres_plugin.engine.align import NEVER
 from swiftres_plugin.engine.checks import (
     check_different,
     check_mask,
@@ -355,12 +356,12 @@ def warn_of_faiss(reporter: Reporter) -> None:
 
 
 def with_poses(particles: Particles, state: RefinementState) -> Particles:
-    """The particles with the state's poses, half sets and scores."""
+    """The particles that were aligned, with the state's poses, half sets and scores."""
     if state.assignment is None:
         return particles
     done = with_results(particles, state.assignment)
     scores = done.scores if state.trust is None else {**done.scores, "trust": state.trust}
-    return replace(done, half=state.half, scores=scores)
+    return replace(done, half=state.half, scores=scores).take(np.flatnonzero(state.assignment.log_likelihood != NEVER))
 
 
 def with_results(particles: Particles, found: Assignment) -> Particles:
@@ -389,6 +390,7 @@ def tell(state: RefinementState, reporter: Reporter) -> None:
     recall = f", recall {last.recall:.0%} of {last.recall_particles}" if last.recall_particles else ""
     blank = f", {last.untrusted:.0%} of the images show no particle" if last.untrusted > WORTH_TELLING else ""
     kind = ("global" if last.searched == 1 else f"global for {last.searched:.0%}") if last.exhaustive else "local"
+    kind += f" of {last.taken:.0%} of the particles" if last.taken < 1 else ""
     reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
                      f"{last.resolution_a:.2f} A{turn}{recall}{blank}, {sum(last.seconds.values()):.0f} s")
     if len(state.classes) > 1:

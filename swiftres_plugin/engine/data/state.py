@@ -57,8 +57,8 @@ class IterationRecord:
     resolution_a: of the best class; class_sizes, class_resolution_a: particles and resolution of every class;
     class_changes: share of particles that changed class; class_entropy: mean entropy of their posterior over the classes, 0
     to 1; recall: share of `recall_particles` whose best pose the vector search found (not a number without a search);
-    searched: share of particles that were searched, not only refined; untrusted: share of images that seem to show no
-    particle; index: recipe of the vector search as built.
+    taken: share of particles that took part; searched: share of these that were searched, not only refined; untrusted: share
+    of images that seem to show no particle; index: recipe of the vector search as built.
     """
 
     number: int
@@ -75,6 +75,7 @@ class IterationRecord:
     class_entropy: float = 0.0
     recall: float = float("nan")
     recall_particles: int = 0
+    taken: float = 1.0
     searched: float = 0.0
     untrusted: float = 0.0
     index: str = ""
@@ -102,11 +103,12 @@ class ClassState:
 class RefinementState:
     """Everything needed to go on with a refinement of N particles.
 
-    classes: the maps of each; noise: (2, groups, S) power per half; assignment: of the last iteration, or None before the
-    first; own_support: log-likelihood that a particle gains, on average, because it is itself part of the map it is
-    compared with; trust: (N,) probability that each image shows the particle, its weight in the maps, or None while all
-    count alike; shares: (N, K) of the particles in the classes, None with one class; settled: (N,) whether the last search
-    left each particle, sure of its pose, where it stood, None before there were two.
+    classes: the maps of each; noise: (2, groups, S) power per half; half: (N,) 0 or 1, or -1 for particles left out;
+    assignment: of the last iteration, or None before the first; own_support: log-likelihood that a particle gains, on
+    average, because it is itself part of the map it is compared with; trust: (N,) probability that each image shows the
+    particle, its weight in the maps, or None while all count alike; shares: (N, K) of the particles in the classes, None
+    with one class; settled: (N,) whether the last search left each particle, sure of its pose, where it stood, None before
+    there were two.
     """
 
     number: int
@@ -125,3 +127,8 @@ class RefinementState:
     def last_shell(self) -> int:
         """Finest shell that the best class supports: what particles of all classes are compared to."""
         return max(c.last_shell for c in self.classes)
+
+    @property
+    def unaligned(self) -> bool:
+        """Whether particles of the halves were left out of the iterations before, or came since."""
+        return self.assignment is not None and bool(np.isneginf(self.assignment.log_likelihood[self.half >= 0]).any())
