@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -150,6 +150,22 @@ class Compute:
         """`rows` in consecutive shares, none empty: one a worker, or fewer where each takes `bytes_each` and that is much."""
         most = self.workers if not bytes_each else max(1, min(self.workers, int(self.memory_bytes / 4 // bytes_each)))
         return [s for s in np.array_split(rows, most) if len(s)]
+
+    @contextmanager
+    def rounded_products(self) -> Iterator[None]:
+        """Where factors of matrix products may be rounded to ten bits (TF32) on GPUs; sums stay in single precision.
+
+        Good for scores that only choose what is scored exactly afterwards.
+        """
+        if all(device.type == "cpu" for device in self.devices):
+            yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def place(self, size_bytes: float) -> torch.device:
         """The device, or the processor for work of that size that cannot be cut and is too large for a GPU's memory."""

@@ -259,7 +259,8 @@ def asked_of_rows(engine: Engine, searcher: AnySearcher, noise: np.ndarray, rows
 
     parts = engine.compute.batches(rows, searcher.bytes_per_particle(engine.settings.search.candidates))
     compute = engine.compute.one_by_one() if searcher.whole_processor else engine.compute
-    return compute.spread(asking, parts, done)
+    with compute.rounded_products():
+        return compute.spread(asking, parts, done)
 
 
 def joined(parts: list[Candidates]) -> Candidates:

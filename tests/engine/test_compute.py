@@ -113,6 +113,15 @@ def test_products_keep_full_precision():
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.parametrize("device, inside", [("cuda", "high"), ("cpu", "highest")])
+def test_products_are_rounded_where_that_is_allowed_and_on_gpus(device, inside):
+    open_compute("cpu")
+    with pytest.raises(ValueError, match="over"), Compute(torch.device(device), 1, 1 << 30).rounded_products():
+        assert torch.get_float32_matmul_precision() == inside
+        raise ValueError("over")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_machine_has_memory_and_cores():
     found = open_compute("cpu", 2, memory_gb=0.5)
     assert found.workers == found.threads == 2

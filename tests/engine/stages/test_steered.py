@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import Phantom, engine_over, particle_set, plain_spectra
+from torch.overrides import TorchFunctionMode
 
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.maths import steering
@@ -113,3 +114,28 @@ def test_few_components_still_search(components):
     search = search_of(one, 9.0)
     assert len(search.levels[0].steering.order) == 1
     assert search.search(*asked(one, search), 2).score[:, 0].isfinite().all()
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Matrix products whose factors are rounded to the ten bits of TF32, as GPUs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in ("matmul", "__matmul__") and all(factor.dtype == torch.float32 for factor in args):
+            self.seen += 1
+            args = tuple(((factor.contiguous().view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+                         for factor in args)
+        return function(*args, **(kwargs or {}))
+
+
+def test_products_of_ten_bits_find_the_same_poses(engine, two_grids):
+    """Scores change by less than a thousandth, and the best candidate stays one."""
+    exact = two_grids.search(*asked(engine, two_grids), 8)
+    with RoundedProducts() as mode:
+        rounded = two_grids.search(*asked(engine, two_grids), 8)
+    assert mode.seen > 4 and not torch.equal(exact.score, rounded.score)
+    torch.testing.assert_close(rounded.score[:, 0], exact.score[:, 0], rtol=1e-3, atol=0)
+    assert holds_best(rounded, exact.best(1), engine.operators, 1e-3, 1e-3).all()
