@@ -26,6 +26,9 @@ RESIDUAL_BYTES = 80
 IMAGE_BYTES = 40
 TOLERANCE = 0.06  # a refinement is done when its step is this share of what the resolution can tell apart
 SURE = 0.9999  # share of the posterior over what a search found that leaves no doubt
+FIRST_ASKED = 0.2  # of a share that is searched anew is asked first, where that is
+LEAST_ASKED = 100  # particles at least,
+WORTH_ASKING = 0.02  # and the others where more than this share of them turns away
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
@@ -164,17 +167,34 @@ def decided(batch: ParticleBatch, power: torch.Tensor, volume: torch.Tensor, fou
 
 def align_half(engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
                previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
-    """Poses of the particles at `rows` against `reference`: searched anew for the plan's share of them, else refined."""
+    """Poses of the particles at `rows` against `reference`: searched anew for the plan's share of them, else refined.
+
+    Of a share those that fit worst are asked first; where hardly one of them moves, the others stay where they are.
+    """
     if previous is None and not plan.exhaustive:
         raise ValueError("local refinement needs poses to start from")
-    if engine.cluster is not None:
-        return engine.cluster.align_half(engine, reference, noise, rows, plan, previous, diameter_a, name)
-    volume, searcher = engine.volume(reference, plan.last_shell), None
     anew = to_search(engine, rows, plan, previous)
-    if anew.any():
+    align = aligning(engine, reference, noise, rows[anew], plan, previous, diameter_a, name)
+    first = asked_first(engine, rows, anew, plan, previous)
+    found, later = align(rows, first), anew & ~first
+    reach_rad, _ = local.resolution_steps(engine.spectra.band.up_to(plan.last_shell), diameter_a)
+    if previous is None or not later.any() or moved(previous.take(rows[first]), found.take(first), engine.operators,
+                                                    reach_rad) < WORTH_ASKING:
+        return found
+    return found.replaced(later, align(rows[later], np.ones(int(later.sum()), dtype=bool)))
+
+
+def aligning(engine: Engine, reference: torch.Tensor, noise: np.ndarray, searched: np.ndarray, plan: IterationPlan,
+             previous: Assignment | None, diameter_a: float, name: str) -> Callable[[np.ndarray, np.ndarray], Assignment]:
+    """What aligns rows to a map, those searched that it is told to, here or on a cluster; `searched`: those that may be."""
+    cluster = engine.cluster
+    if cluster is not None:
+        return lambda rows, anew: cluster.align_rows(engine, reference, noise, rows, anew, plan, previous, diameter_a, name)
+    volume, searcher = engine.volume(reference, plan.last_shell), None
+    if len(searched):
         with engine.timed("gallery"):
-            searcher = prepare_search(engine, volume, noise, rows[anew], plan)
-    return align_rows(engine, volume, searcher, noise, rows, anew, plan, previous, diameter_a, name)
+            searcher = prepare_search(engine, volume, noise, searched, plan)
+    return lambda rows, anew: align_rows(engine, volume, searcher, noise, rows, anew, plan, previous, diameter_a, name)
 
 
 def align_rows(engine: Engine, volume: torch.Tensor, searcher: Searcher | None, noise: np.ndarray, rows: np.ndarray,
@@ -208,6 +228,20 @@ def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: A
     return np.ones(len(rows), dtype=bool) if plan.settled is None else ~plan.settled[rows]
 
 
+def asked_first(engine: Engine, rows: np.ndarray, anew: np.ndarray, plan: IterationPlan,
+                previous: Assignment | None) -> np.ndarray:
+    """Which of the particles that are searched `anew` tell whether others are worth asking: of a large share the worst."""
+    if plan.share == 1 or previous is None or previous.class_id.any():
+        return anew
+    worst = to_search(engine, rows, replace(plan, share=FIRST_ASKED * plan.share), previous)
+    return worst if worst.sum() >= LEAST_ASKED else anew
+
+
+def moved(before: Assignment, after: Assignment, operators: np.ndarray, reach_rad: float) -> float:
+    """Share of particles that turned farther than `reach_rad`."""
+    return float(np.mean(closest_mates(after.image_to_volume, before.image_to_volume, operators)[1] > reach_rad))
+
+
 def worst_fitting(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: Assignment) -> np.ndarray:
     """Whether each of `rows` is of the plan's share that fits worst among those of its optics group that show a particle."""
     group = engine.spectra.particles.optics_group[rows]
@@ -221,9 +255,10 @@ def worst_fitting(engine: Engine, rows: np.ndarray, plan: IterationPlan, previou
 
 
 def settled(before: Assignment, after: Assignment, operators: np.ndarray, reach_rad: float) -> np.ndarray:
-    """(N,) whether a search left each particle within reach of where it stood, in its class, and sure of that."""
+    """(N,) whether a search is sure of each particle, and left it in its class and near where it stood, if anywhere."""
     turn = closest_mates(after.image_to_volume, before.image_to_volume, operators)[1]
-    return (turn < reach_rad) & (after.max_probability > SURE) & (after.class_id == before.class_id)
+    stood = (turn < reach_rad) & (after.class_id == before.class_id)
+    return (after.max_probability > SURE) & (stood | (before.log_likelihood == NEVER))
 
 
 def searched_candidates(engine: Engine, volume: torch.Tensor, searcher: Searcher, noise: np.ndarray, rows: np.ndarray,

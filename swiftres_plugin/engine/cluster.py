@@ -23,7 +23,6 @@ import torch
 
 from swiftres_plugin import layout
 from swiftres_plugin.engine import worker
-from swiftres_plugin.engine.align import to_search
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Particles
@@ -64,9 +63,8 @@ class DaskCluster:
             tasks = [self._task(worker.power, block, path, local) for _, local, block in self._parts(rows)]
             return [sums for part in self._results(tasks, engine.reporter) for sums in part]
 
-    def align_half(self, engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, plan: IterationPlan,
-                   previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
-        anew = to_search(engine, rows, plan, previous)
+    def align_rows(self, engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, anew: np.ndarray,
+                   plan: IterationPlan, previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
         parts = list(self._parts(rows))
         engine.reporter.stage(f"{name}: {'search and refinement' if anew.any() else 'refinement'}", len(rows))
         sample = sampled(engine, rows[anew], plan.search_shell) if anew.any() else None

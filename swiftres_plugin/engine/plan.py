@@ -43,7 +43,12 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
         shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust,
-        settled=state.settled if len(state.history) >= FIRST_SEARCHES else None)
+        settled=state.settled if len(state.history) >= FIRST_SEARCHES or mostly(state.settled) else None)
+
+
+def mostly(settled: np.ndarray | None) -> bool:
+    """Whether most particles are settled, so that the maps they come from can be trusted in this early."""
+    return settled is not None and bool(settled.mean() > 0.5)
 
 
 def since_gain(history: tuple[IterationRecord, ...]) -> tuple[IterationRecord, ...]:

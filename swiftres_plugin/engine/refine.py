@@ -158,9 +158,7 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     assignment = in_one_hand(assignment, state.half, [number for number, (_, opposite) in enumerate(found) if opposite])
     untrusted = 0.0 if now.trust is None else float(1 - now.trust.mean())
     record = figures(engine, plan, state, assignment, classes, now.shares)
-    taken = np.isin(state.half, (0, 1))
-    history = (*state.history, replace(record, searched=float(anew[taken].mean()), untrusted=untrusted,
-                                       taken=float(taken.mean())))
+    history = (*state.history, replace(record, untrusted=untrusted))
     warn_of_recall(engine, history[-1])
     return replace(now, number=plan.number, classes=classes, assignment=assignment, history=history,
                    at_rest=at_rest(history, diameter_a, engine.settings),
@@ -179,9 +177,9 @@ def searched_anew(engine: Engine, state: RefinementState, plan: IterationPlan) -
 def newly_settled(engine: Engine, state: RefinementState, plan: IterationPlan, anew: np.ndarray,
                   assignment: Assignment, diameter_a: float) -> np.ndarray | None:
     """(N,) whether searches, that of the iteration to `assignment` the last, leave no doubt where each particle stands."""
-    if not plan.exhaustive or state.assignment is None:
+    if not plan.exhaustive or state.assignment is None or not state.history:
         return state.settled
-    reach_rad = engine.spectra.band.box_a / plan.last_shell / diameter_a
+    reach_rad = 1 / (state.history[-1].max_frequency * diameter_a)
     stands = settled(state.assignment, assignment, engine.operators, reach_rad)
     before = np.zeros_like(stands) if state.settled is None else state.settled
     return stands & (before | anew)
@@ -351,6 +349,7 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
         plan.number, plan.exhaustive, plan.last_shell / engine.spectra.band.box_a, min(resolutions), turn, move,
         float(after.max_probability[aligned].mean()), dict(engine.seconds), class_sizes=tuple(sizes),
         class_resolution_a=resolutions, class_changes=changes, class_entropy=0.0 if shares is None else entropy(shares),
+        taken=float(aligned.mean()), searched=recall.searched / (len(classes) * max(1, int(aligned.sum()))),
         index=recall.index, recall_particles=recall.sampled,
         recall=recall.held / recall.sampled if recall.sampled else np.nan)
 

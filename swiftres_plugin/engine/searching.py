@@ -287,7 +287,7 @@ def measure_recall(engine: Engine, searcher: Searcher, volume: torch.Tensor, noi
         best = exhaustive_search(batch, per_sample(noise, batch), volume, orientations, moves)
         held += int(holds_best(found.take(part), best, engine.operators, 1.5 * searcher.angular_step_rad,
                                1.5 * step_a + 1e-3).sum())
-    return Recall(held, len(chosen), searcher.description)
+    return Recall(held, len(chosen), len(rows), searcher.description)
 
 
 def recall_sample(engine: Engine, particles: int, cost: float, least: int) -> np.ndarray:

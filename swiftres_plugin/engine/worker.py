@@ -225,7 +225,7 @@ def power(block: Arrays, path: str, rows: np.ndarray) -> list[tuple[np.ndarray, 
 
 
 def align(block: Arrays, path: str, rows: np.ndarray, anew: np.ndarray,
-          previous: Arrays | None) -> tuple[Arrays, list[tuple[int, int, str]]]:
+          previous: Arrays | None) -> tuple[Arrays, list[tuple[int, int, int, str]]]:
     """Poses of `rows` of the block, and the samples of recall. `previous`: their last poses."""
     with at_work(path, block) as (prepared, engine):
         job = prepared.job
@@ -234,7 +234,7 @@ def align(block: Arrays, path: str, rows: np.ndarray, anew: np.ndarray,
         searcher = prepared.searcher(volume, engine.compute) if anew.any() else None
         last = None if previous is None else assignment_of(previous, rows, len(engine.spectra))
         found = align_rows(engine, volume, searcher, noise, rows, anew, plan, last, job.diameter_a, "")
-        recalls = [(recall.held, recall.sampled, recall.index) for recall in engine.recalls]
+        recalls = [(recall.held, recall.sampled, recall.searched, recall.index) for recall in engine.recalls]
         return {name: getattr(found, name) for name in Assignment.__slots__}, recalls
 
 

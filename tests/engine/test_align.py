@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from synthetic import Phantom, assignment_of, engine_over, particle_set, plain_spectra, random_poses
 
 from swiftres_plugin.engine.align import (
+    NEVER,
     align_half,
+    asked_first,
     decided,
     residual_noise,
     settled,
@@ -20,7 +22,8 @@ from swiftres_plugin.engine.align import (
 )
 from swiftres_plugin.engine.compute import Compute
 from swiftres_plugin.engine.data.maps import Map
-from swiftres_plugin.engine.data.search import Candidates
+from swiftres_plugin.engine.data.particles import Poses
+from swiftres_plugin.engine.data.search import Assignment, Candidates
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.maths.geometry import direction_grid, rotation_angle
 from swiftres_plugin.engine.maths.slices import fourier_volume
@@ -88,16 +91,51 @@ def test_settled_particles_are_not_searched_again():
 
 
 def test_a_particle_settles_that_is_sure_to_stand_where_it_stood():
-    """Up to a mate; not one that turned, has another place nearly as likely, or changed its class."""
-    before = assignment_of(random_poses(5))
+    """Up to a mate; not one that turned, has another place nearly as likely, or changed its class. One that stood nowhere
+    settles where it is sure."""
+    before = assignment_of(random_poses(6))
     operators = symmetry_operators("C4")
     turned = before.image_to_volume.copy()
     turned[1] = operators[2] @ turned[1]
-    turned[2] = turned[2] @ Rotation.from_euler("x", 20, degrees=True).as_matrix()
-    probability, classes = np.ones(5), before.class_id.copy()
-    probability[3], classes[4] = 0.99, 1
+    turned[[2, 5]] = turned[[2, 5]] @ Rotation.from_euler("x", 20, degrees=True).as_matrix()
+    before.log_likelihood[5] = NEVER
+    probability, classes = np.ones(6), before.class_id.copy()
+    probability[3], classes[4] = 0.99, 1 - classes[4]
     after = replace(before, image_to_volume=turned, max_probability=probability, class_id=classes)
-    assert settled(before, after, operators, np.radians(10)).tolist() == [True, True, False, False, False]
+    assert settled(before, after, operators, np.radians(10)).tolist() == [True, True, False, False, False, True]
+
+
+def test_the_others_are_asked_where_the_worst_of_a_share_move():
+    """Of 2,000 particles, 500 may be searched, and 100 are asked first."""
+    source = particle_set(2000)
+    engine, last = engine_over(plain_spectra(source)), falling_behind(source.particles.poses)
+    plan, rows = plan_of(share=0.25), np.arange(2000)
+    anew = to_search(engine, rows, plan, last)
+    first = asked_first(engine, rows, anew, plan, last)
+    assert np.flatnonzero(anew).tolist() == list(range(500)) and np.flatnonzero(first).tolist() == list(range(100))
+    assert np.array_equal(asked_first(engine, rows[:1900], anew[:1900], plan, last), anew[:1900])  # too few to tell
+    whole = plan_of()
+    assert asked_first(engine, rows, to_search(engine, rows, whole, last), whole, last).all()
+
+
+@pytest.mark.parametrize("lost, searched", [(0, 100), (4, 500)])
+def test_a_last_search_ends_early_where_the_worst_stay(lost, searched):
+    """Particles that stand right stay; where 4 of the worst 100 were turned away the others are searched too."""
+    source = particle_set(2000, noise=0.1, shift_a=2.0)
+    engine, poses = engine_over(plain_spectra(source), 2), source.particles.poses
+    last = falling_behind(poses)
+    turned = poses.image_to_volume.copy()
+    turned[:lost] = turned[:lost] @ Rotation.from_euler("x", 100, degrees=True).as_matrix()
+    noise = np.full((1, engine.spectra.band.last_shell + 1), 0.1 ** 2, dtype=np.float32)
+    found = align_half(engine, torch.from_numpy(Phantom().map().voxels.copy()), noise, np.arange(2000), plan_of(share=0.25),
+                       replace(last, image_to_volume=turned), 60.0, "")
+    off = Rotation.from_matrix(poses.image_to_volume.transpose(0, 2, 1) @ found.image_to_volume).magnitude()
+    assert np.degrees(off).max() < 5 and sum(recall.searched for recall in engine.recalls) == searched
+
+
+def falling_behind(poses: Poses) -> Assignment:
+    """Poses of one class, of which the first fit worst."""
+    return replace(assignment_of(poses), log_likelihood=np.arange(float(len(poses))), class_id=np.zeros(len(poses), np.int64))
 
 
 def plan_of(exhaustive: bool = True, share: float = 1.0) -> IterationPlan:

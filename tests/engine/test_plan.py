@@ -90,11 +90,14 @@ def test_searches_go_on_while_poses_turn_farther_than_they_can_be_misjudged():
 
 
 def test_the_first_searches_ask_settled_particles_too():
-    sure = np.array([True, False, True])
+    """Unless most are settled."""
+    sure = np.array([True, False, False])
     plans = [planned(dataclasses.replace(state(8, tuple(record(k, 40.0 - 8 * k) for k in range(1, done + 1))), settled=sure))
              for done in (2, 3)]
     assert all(plan.exhaustive for plan in plans)
     assert plans[0].settled is None and np.array_equal(plans[1].settled, sure)
+    most = dataclasses.replace(state(8, (record(1, 32.0), record(2, 24.0))), settled=~sure)
+    assert np.array_equal(planned(most).settled, ~sure)
 
 
 def test_local_alignment_never_searches():

@@ -182,6 +182,12 @@ class Assignment:
         """Those of the particles at `rows`."""
         return Assignment(*(getattr(self, name)[rows] for name in Assignment.__slots__))
 
+    def replaced(self, chosen: np.ndarray, others: Assignment) -> Assignment:
+        """With `others` in place of those that are `chosen` (N,)."""
+        order = np.arange(len(chosen))
+        order[chosen] = len(chosen) + np.arange(int(chosen.sum()))
+        return Assignment.joined([self, others]).take(order)
+
     @staticmethod
     def joined(parts: list[Assignment]) -> Assignment:
         """Concatenate parts in order."""

@@ -37,17 +37,19 @@ class IterationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Of `sampled` particles, `held` had the best pose of an exhaustive search among their candidates; index: how it was
-    built."""
+    """Of `sampled` of the `searched` particles, `held` had the best pose of an exhaustive search among their candidates;
+    index: how it was built."""
 
     held: int
     sampled: int
+    searched: int
     index: str
 
     @staticmethod
     def of_all(parts: list[Recall]) -> Recall:
         """All of a search's parts together."""
-        return Recall(sum(p.held for p in parts), sum(p.sampled for p in parts), ", ".join(sorted({p.index for p in parts})))
+        return Recall(sum(p.held for p in parts), sum(p.sampled for p in parts), sum(p.searched for p in parts),
+                      ", ".join(sorted({p.index for p in parts})))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
