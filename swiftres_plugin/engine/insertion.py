@@ -19,6 +19,7 @@ from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
 
 INSERT_BYTES = 140  # working memory per coefficient of a particle, as measured and a little more
+SUM_BYTES, WHOLE_BYTES = 12, 24  # of a point of the grid, and beside it while another device than the processor adds integers
 LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 
 
@@ -64,7 +65,18 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
                              engine.settings.compute.seed)
     what = Insertion(engine, noise, rows, poses, band, normal, share)
     with engine.timed("reconstruction"):
-        return in_slabs(what, name) if engine.storage.on_disk else at_once(what, name)
+        return at_once(what, name) if fits(engine) else in_slabs(what, name)
+
+
+def fits(engine: Engine) -> bool:
+    """Whether the whole grid fits in memory, on every device."""
+    points = empty_sums(engine.spectra.band.last_shell, "meta")[0].numel()
+    return not engine.storage.on_disk and points * grid_bytes(engine) <= engine.compute.memory_bytes / 2
+
+
+def grid_bytes(engine: Engine) -> int:
+    """Memory of a point of the grid while batches are added to it."""
+    return SUM_BYTES if engine.device.type == "cpu" else SUM_BYTES + WHOLE_BYTES
 
 
 def at_once(what: Insertion, name: str) -> Accumulator:
@@ -96,7 +108,8 @@ def in_slabs(what: Insertion, name: str) -> Accumulator:
     _, depth, height, width = empty_sums(last_shell, "meta").shape
     numerator = engine.storage.empty((depth, height, width), torch.complex64)
     weight = engine.storage.empty((depth, height, width), torch.float32)
-    slabs = mirrored_slabs(height // 2, engine.compute.memory_bytes / 4 / engine.compute.workers / (12 * depth * width))
+    room = engine.compute.memory_bytes / 4 / engine.compute.workers
+    slabs = mirrored_slabs(height // 2, room / (grid_bytes(engine) * depth * width))
     pieces = f" in {len(slabs)} slabs" if len(slabs) > 1 else ""
     engine.reporter.stage(f"{name}: reconstruction{pieces}", len(what.rows) * len(slabs))
     done, rows = _advancing(engine), np.arange(len(what.rows))

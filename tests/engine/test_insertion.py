@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from other_device import OTHER, other_device
 from synthetic import engine_over, particle_set, plain_spectra
 
 from swiftres_plugin.engine import scratch
-from swiftres_plugin.engine.insertion import mirrored_slabs, reconstruct_half
+from swiftres_plugin.engine.compute import Compute
+from swiftres_plugin.engine.insertion import fits, mirrored_slabs, reconstruct_half
 from swiftres_plugin.engine.maths.symmetry import symmetry_operators
 from swiftres_plugin.engine.refine import input_poses
 from swiftres_plugin.engine.scratch import Storage
@@ -59,6 +61,17 @@ def test_mates_are_inserted_where_they_cannot_be_turned(source, tmp_path, monkey
     expected = engine.solved(summed(engine, source))
     found = small.solved(summed(small, source))
     assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def test_sums_that_do_not_fit_on_a_device_are_made_in_slabs(source):
+    """Where maps lie in memory: the grid of a box of 32 takes 5.5 MB there, with what it is added by."""
+    engine = engine_over(plain_spectra(source))
+    with other_device():
+        there = replace(engine, compute=Compute(OTHER, 1, 1 << 23))
+        assert fits(engine) and not fits(there) and fits(replace(there, compute=Compute(OTHER, 1, 1 << 24)))
+        found = there.solved(summed(there, source))
+    expected = engine.solved(summed(engine, source))
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_sums_of_both_halves_are_added_as_they_are_read(source):

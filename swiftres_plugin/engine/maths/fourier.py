@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.search import Band
+from swiftres_plugin.engine.maths.adding import add_at
 from swiftres_plugin.engine.maths.cubes import Planes, cube_of, cube_spectrum, planes_of, spectrum_slabs
 from swiftres_plugin.engine.maths.padded import Empty
 
@@ -69,13 +70,13 @@ def shell_sums(values: torch.Tensor, shells: torch.Tensor, count: int) -> torch.
 
 def add_to_shells(sums: torch.Tensor, values: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
     """Real `values` added in place to the sums of their shells (S + 1,) float64, the last of which takes what lies past S."""
-    return sums.index_add_(0, shells.reshape(-1).clamp(max=len(sums) - 1), values.reshape(-1).to(torch.float64))
+    return add_at(sums, 0, shells.reshape(-1).clamp(max=len(sums) - 1), values.reshape(-1).to(torch.float64))
 
 
 def band_sums(values: torch.Tensor, band: Band) -> torch.Tensor:
     """Sum of real `values` (..., L) over each shell of their band: (..., S) with S = last shell + 1."""
     sums = torch.zeros((*values.shape[:-1], band.last_shell + 1), dtype=values.dtype, device=values.device)
-    return sums.index_add_(-1, band.shell.to(values.device), values)
+    return add_at(sums, -1, band.shell.to(values.device), values)
 
 
 def filter_shells(voxels: torch.Tensor, gain: torch.Tensor, empty: Empty | None = None) -> torch.Tensor:

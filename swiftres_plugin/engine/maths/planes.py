@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from swiftres_plugin.engine.maths.slices import PADDING, padded_limit
+from swiftres_plugin.engine.maths.adding import add_parts
+from swiftres_plugin.engine.maths.slices import PADDING, SHARED, padded_limit
 
 
 def empty_planes(count: int, last_shell: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -26,11 +27,15 @@ def insert_planes(sums: torch.Tensor, plane: torch.Tensor, values: torch.Tensor,
     corner = corner.to(torch.int64)
     width, size = limit + 1, sums[0, 0].numel()
     base = plane[:, None] * (3 * size) + corner[..., 1] * width + corner[..., 0]
-    flat = sums.view(-1)
-    for channel, part in enumerate((values.real, values.imag * sign, weights)):
-        for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            share = (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-            flat.index_add_(0, (base + (channel * size + dy * width + dx)).view(-1), (part * share).view(-1))
+    channels = torch.stack([values.real, values.imag * sign, weights])
+    steps = torch.arange(3, device=sums.device)[:, None, None] * size
+
+    def part(dy: int, dx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        share = (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
+        return (base + (dy * width + dx) + steps).flatten(), (channels * share).flatten()
+
+    corners = ((0, 0), (0, 1), (1, 0), (1, 1))
+    add_parts(sums.view(-1), 0, (part(*one) for one in corners), channels, SHARED * len(values))
 
 
 def turned_waves(psi_rad: torch.Tensor, wave_px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import torch
 
+from swiftres_plugin.engine.maths.adding import add_parts
+
 OVERSAMPLING = 2
 WIDTH = 6  # grid points that one value is interpolated from, along each axis
 # Beatty, Nishimura & Pauly, IEEE Trans. Med. Imaging 24 (2005) 799, equation 5: the shape of least aliasing.
@@ -40,11 +42,13 @@ def images_from(spectra: torch.Tensor, wave: torch.Tensor, box_px: int) -> torch
     size = OVERSAMPLING * box_px
     first, weight_x, weight_y = _neighbours(wave * OVERSAMPLING)
     grid = torch.zeros((len(spectra), size * size), dtype=spectra.dtype, device=spectra.device)
-    for down in range(WIDTH):
-        row = (first[:, 1] + down) % size * size
-        for across in range(WIDTH):
-            share = weight_y[:, down] * weight_x[:, across]
-            grid.index_add_(1, row + (first[:, 0] + across) % size, spectra * share)
+
+    def part(down: int, across: int) -> tuple[torch.Tensor, torch.Tensor]:
+        index = (first[:, 1] + down) % size * size + (first[:, 0] + across) % size
+        return index, torch.view_as_real(spectra * (weight_y[:, down] * weight_x[:, across]))
+
+    parts = (part(down, across) for down in range(WIDTH) for across in range(WIDTH))
+    add_parts(torch.view_as_real(grid), 1, parts, torch.view_as_real(spectra), WIDTH ** 2 * len(wave))
     images = torch.fft.ifft2(grid.view(-1, size, size), norm="forward").real * (2 / box_px)
     lead = size // 2 - box_px // 2
     inner = torch.fft.fftshift(images, dim=(-2, -1))[:, lead:lead + box_px, lead:lead + box_px]

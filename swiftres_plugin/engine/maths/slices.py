@@ -11,10 +11,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from swiftres_plugin.engine.maths.adding import add_parts
 from swiftres_plugin.engine.maths.fused import fused_insertion, fused_slices, on_host, point_by_point
 from swiftres_plugin.engine.maths.padded import Empty, cropped_cube, padded_spectrum, slabs
 
 PADDING = 2
+SHARED = 8  # samples of a slice, at most, that add to one point of the grid: they lie `PADDING` apart
 _CORNERS = [(dz, dy, dx) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
 
 
@@ -146,9 +148,8 @@ def insert_plainly(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tens
     corner, fraction, channels = _cells(sums, values, weights, image_to_volume, wave_px)
     height, width = sums.shape[2], sums.shape[3]
     base = (corner[:, 2] * height + corner[:, 1]) * width + corner[:, 0]
-    flat = sums.view(3, -1)
-    for dz, dy, dx in _CORNERS:
-        flat.index_add_(1, base + ((dz * height + dy) * width + dx), channels * _share(fraction, dz, dy, dx))
+    parts = ((base + ((dz * height + dy) * width + dx), channels * _share(fraction, dz, dy, dx)) for dz, dy, dx in _CORNERS)
+    add_parts(sums.view(3, -1), 1, parts, channels, SHARED * len(values))
 
 
 def insert_into_planes(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
@@ -158,12 +159,15 @@ def insert_into_planes(sums: torch.Tensor, values: torch.Tensor, weights: torch.
         fused_insertion(sums, values, weights, image_to_volume, wave_px, place)
         return
     corner, fraction, channels = _cells(sums, values, weights, image_to_volume, wave_px)
-    flat, (height, width) = sums.view(3, -1), sums.shape[2:]
-    for dz, dy, dx in _CORNERS:
+    height, width = sums.shape[2:]
+
+    def part(dz: int, dy: int, dx: int) -> tuple[torch.Tensor, torch.Tensor]:
         row = place[corner[:, 1] + dy]
         held = torch.nonzero(row >= 0)[:, 0]
         base = ((corner[held, 2] + dz) * height + row[held]) * width + corner[held, 0] + dx
-        flat.index_add_(1, base, channels[:, held] * _share(fraction[held], dz, dy, dx))
+        return base, channels[:, held] * _share(fraction[held], dz, dy, dx)
+
+    add_parts(sums.view(3, -1), 1, (part(*one) for one in _CORNERS), channels, SHARED * len(values))
 
 
 def _cells(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,

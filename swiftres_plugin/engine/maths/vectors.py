@@ -17,6 +17,7 @@ import torch
 
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.adding import add_at
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,7 +72,7 @@ def as_real(values: torch.Tensor) -> torch.Tensor:
 def shell_sums_of(values: torch.Tensor, band: Band) -> torch.Tensor:
     """Sum of (..., L) over each shell 1..last: (..., S)."""
     sums = torch.zeros((*values.shape[:-1], band.last_shell), dtype=values.dtype, device=values.device)
-    return sums.index_add_(-1, band.shell.to(values.device) - 1, values)
+    return add_at(sums, -1, band.shell.to(values.device) - 1, values)
 
 
 def shell_sizes(band: Band, device: torch.device) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 
 from swiftres_plugin.engine.data.search import Band
+from swiftres_plugin.engine.maths.adding import add_at
 from swiftres_plugin.engine.maths.planes import plane_shells, planes_to_images
 from swiftres_plugin.engine.maths.polar import real_rings_of, rings_of
 
@@ -43,7 +44,7 @@ def average_images(sums: torch.Tensor, box_px: int, signal_to_noise: torch.Tenso
     count = box_px // 2 + 1
     flat = shells.clamp(max=count).flatten()
     weight = sums[:, 2].flatten(1)
-    mean = weight.new_zeros(len(sums), count + 1).index_add_(1, flat, weight)
+    mean = add_at(weight.new_zeros(len(sums), count + 1), 1, flat, weight)
     mean = mean / torch.bincount(flat, minlength=count + 1).clamp(min=1)
     ratio = torch.full_like(mean, 1 / LEAST_WEIGHT)
     if signal_to_noise is not None:
@@ -67,7 +68,7 @@ def half_correlation(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor
 
     def summed(values: torch.Tensor) -> torch.Tensor:
         sums = torch.zeros(len(values), n // 2 + 2, device=values.device)
-        return sums.index_add_(1, shell, (values * double).flatten(1))[:, :n // 2 + 1]
+        return add_at(sums, 1, shell, (values * double).flatten(1))[:, :n // 2 + 1]
 
     power = summed(first.abs() ** 2) * summed(second.abs() ** 2)
     curve = summed((first * second.conj()).real) / power.sqrt().clamp(min=1e-30)

@@ -6,6 +6,7 @@ import torch
 
 from swiftres_plugin.engine.data.search import Band
 from swiftres_plugin.engine.data.spectra import ParticleBatch
+from swiftres_plugin.engine.maths.adding import add_at
 from swiftres_plugin.engine.maths.fourier import band_sums
 
 
@@ -22,7 +23,7 @@ def power_sums(batch: ParticleBatch, groups: int, explained: torch.Tensor | None
     residual = batch.images if explained is None else batch.images - explained
     power = shell_means(residual.real ** 2 + residual.imag ** 2, batch.band).double()
     sums = torch.zeros((groups, power.shape[1]), dtype=torch.float64, device=power.device)
-    sums.index_add_(0, batch.optics_group, power)
+    add_at(sums, 0, batch.optics_group, power)
     counts = torch.bincount(batch.optics_group, minlength=groups)
     return sums.cpu().numpy(), counts.cpu().numpy()
 

@@ -17,6 +17,7 @@ from swiftres_plugin.engine.maths.padded import Empty, slabs
 from swiftres_plugin.engine.maths.slices import PADDING, complete_central_plane, insert_slices, sums_to_map, symmetrised
 
 WIDEST_RAD = 0.35  # 20 degrees
+RIDGE = 1e-9  # added to correlations, whose least eigenvalue rounding may take below zero
 LEAST_WEIGHT = 1e-3  # of the shell's average: what a coefficient that no particle saw is divided by
 
 
@@ -39,16 +40,23 @@ def drawn_poses(rotation: torch.Tensor, shift_a: torch.Tensor, covariance: torch
                 normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Poses drawn around (B, 3, 3), (B, 2) by their covariance (B, 5, 5) and standard normal numbers (B, 5).
 
-    Covariance and numbers lie on the host, whatever the device of the poses: eigenvectors of as many small matrices as a
-    batch has rows are more than GPU libraries take. No pose goes farther than WIDEST_RAD: beyond, the curvature at the
-    best pose says nothing.
+    Covariance and numbers lie on the host, whatever the device of the poses: as many small matrices as a batch has rows are
+    more than GPU libraries take. No pose goes farther than WIDEST_RAD: beyond, the curvature at the best pose says nothing.
     """
-    values, directions = torch.linalg.eigh(covariance.double())
-    step = (directions @ (values.clamp(min=0).sqrt() * normal)[..., None])[..., 0].to(rotation.device)
+    step = (root_of(covariance.double()) @ normal[..., None])[..., 0].to(rotation.device)
     turn = step[:, :3]
     length = turn.norm(dim=1, keepdim=True)
     turn = turn * (WIDEST_RAD / length.clamp(min=1e-12)).clamp(max=1)
     return rotation @ rotation_vector_to_matrix(turn.to(rotation)), shift_a + step[:, 3:].to(shift_a)
+
+
+def root_of(covariance: torch.Tensor) -> torch.Tensor:
+    """(B, 5, 5) triangular roots by Cholesky, which roundings hardly change; eigenvectors may turn by any angle with them."""
+    deviation = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    scale = deviation.clamp(min=1e-30)
+    correlation = covariance / (scale[:, :, None] * scale[:, None, :])
+    ridge = RIDGE * torch.eye(covariance.shape[1], dtype=covariance.dtype)
+    return deviation[:, :, None] * torch.linalg.cholesky(correlation + ridge)
 
 
 def finished(sums: torch.Tensor, count: float, turns: np.ndarray | None = None) -> Accumulator:
