@@ -44,7 +44,7 @@ def fused_insertion(sums: torch.Tensor, values: torch.Tensor, weights: torch.Ten
                     wave_px: torch.Tensor, place: torch.Tensor | None = None) -> None:
     """Slices added to `sums` in place, as `maths.slices.insert_slices` adds them."""
     slices = _plain(image_to_volume), _plain(wave_px.to(torch.float32)), _plain(values), _plain(weights)
-    _kernel("insert")(sums.numpy(), *slices, None if place is None else _plain(place))
+    _kernel("insert")(sums.permute(1, 2, 3, 0).numpy(), *slices, None if place is None else _plain(place))
 
 
 def on_host(values: torch.Tensor) -> bool:

@@ -12,8 +12,10 @@ import math
 import numba
 import numpy as np
 
+from swiftres_plugin.engine.maths.prefetch import prefetch
 from swiftres_plugin.engine.maths.slices import PADDING
 
+AHEAD = 6  # samples: so far ahead the memory of one is asked for. Planes of a volume larger than the caches wait for it else
 UNSAFE = {"contract", "reassoc", "arcp", "nsz"}  # liberties of the compiler; a number that is none stays none
 MOST_SQUARE = 100.0  # of a matrix that may stretch: below it samples have places that are numbers
 
@@ -58,6 +60,17 @@ def cell(rotation, kx, ky, limit):
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def fetch_ahead(grid, rotation, wave, k, limit):
+    """Ask for the memory of a sample of a plane that comes soon: the four rows of its cell."""
+    if k + AHEAD < len(wave):
+        iz, iy, ix = cell(rotation, np.float32(wave[k + AHEAD, 0]), np.float32(wave[k + AHEAD, 1]), limit)[:3]
+        prefetch(grid, iz, iy, ix)
+        prefetch(grid, iz, iy + 1, ix)
+        prefetch(grid, iz + 1, iy, ix)
+        prefetch(grid, iz + 1, iy + 1, ix)
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
 def value(volume, iz, iy, ix, fz, fy, fx, part):
     """The interpolated real or imaginary part."""
     a00 = volume[iz, iy, ix, part] + fx * (volume[iz, iy, ix + 1, part] - volume[iz, iy, ix, part])
@@ -97,6 +110,7 @@ def scores(volume, rotation, shift_a, wave, images, ctf, noise, box_a, sums):
         carriers(wave, shift_a[b], box_a, top, along_x, along_y)
         total = 0.0
         for k in range(len(wave)):
+            fetch_ahead(volume, rotation[b], wave, k, limit)
             kx, ky = wave[k, 0], wave[k, 1]
             iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], np.float32(kx), np.float32(ky), limit)
             real, imaginary = value(volume, iz, iy, ix, fz, fy, fx, 0), sign * value(volume, iz, iy, ix, fz, fy, fx, 1)
@@ -126,6 +140,7 @@ def scores_and_derivatives(volume, rotation, shift_a, wave, images, ctf, noise, 
         out = sums[b]
         out[:] = 0.0
         for k in range(len(wave)):
+            fetch_ahead(volume, r, wave, k, limit)
             ix_wave, iy_wave = wave[k, 0], wave[k, 1]
             kx, ky = np.float32(ix_wave), np.float32(iy_wave)
             iz, iy, ix, fz, fy, fx, sign = cell(r, kx, ky, limit)
@@ -178,6 +193,7 @@ def extract(volume, rotation, wave, slices):
         for k in range(len(wave)):
             slices[b, k, 0] = slices[b, k, 1] = 0.0
             if usable:
+                fetch_ahead(volume, rotation[b], wave, k, limit)
                 iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
                 if inside(iz, iy, ix, limit):
                     slices[b, k, 0] = value(volume, iz, iy, ix, fz, fy, fx, 0)
@@ -186,16 +202,18 @@ def extract(volume, rotation, wave, slices):
 
 @numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
 def insert(sums, rotation, wave, values, weights, place):
-    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (3, 2K+1, 2K+1, K+1): the adjoint of `extract`.
+    """Add slices `values` (B, L) complex and `weights` (B, L) into `sums` (2K+1, 2K+1, K+1, 3): the adjoint of `extract`.
 
     place: None, or the row of `sums` that holds each plane y of the grid, negative where none does. What is asked of None is
     settled when the kernel is compiled, and costs nothing.
     """
-    limit = sums.shape[3] - 1
+    limit = sums.shape[2] - 1
     for b in range(len(rotation)):
         if not square(rotation[b]) < MOST_SQUARE:
             continue
         for k in range(len(wave)):
+            if place is None:
+                fetch_ahead(sums, rotation[b], wave, k, limit)
             iz, iy, ix, fz, fy, fx, sign = cell(rotation[b], wave[k, 0], wave[k, 1], limit)
             if not inside(iz, iy, ix, limit):
                 continue
@@ -211,6 +229,6 @@ def insert(sums, rotation, wave, values, weights, place):
                     if row < 0:
                         continue
                 share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-                sums[0, iz + dz, row, ix + dx] += share * real
-                sums[1, iz + dz, row, ix + dx] += share * imaginary
-                sums[2, iz + dz, row, ix + dx] += share * weight
+                sums[iz + dz, row, ix + dx, 0] += share * real
+                sums[iz + dz, row, ix + dx, 1] += share * imaginary
+                sums[iz + dz, row, ix + dx, 2] += share * weight

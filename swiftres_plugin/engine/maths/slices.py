@@ -122,10 +122,13 @@ def _interpolate(volume: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tens
 
 
 def empty_sums(last_shell: int, device: torch.device | str = "cpu", rows: int | None = None) -> torch.Tensor:
-    """Zero sums (3, 2K+1, 2K+1, K+1) for insertion: real, imaginary, weight; or so many of their planes y."""
+    """Zero sums (3, 2K+1, 2K+1, K+1) for insertion: real, imaginary, weight; or so many of their planes y.
+
+    In memory the three of a point lie side by side (a permuted view).
+    """
     k = padded_limit(last_shell)
     height = 2 * k + 1 if rows is None else rows
-    return torch.zeros((3, 2 * k + 1, height, k + 1), dtype=torch.float32, device=device)
+    return torch.zeros((2 * k + 1, height, k + 1, 3), dtype=torch.float32, device=device).permute(3, 0, 1, 2)
 
 
 def insert_slices(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
@@ -149,7 +152,7 @@ def insert_plainly(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tens
     height, width = sums.shape[2], sums.shape[3]
     base = (corner[:, 2] * height + corner[:, 1]) * width + corner[:, 0]
     parts = ((base + ((dz * height + dy) * width + dx), channels * _share(fraction, dz, dy, dx)) for dz, dy, dx in _CORNERS)
-    add_parts(sums.view(3, -1), 1, parts, channels, SHARED * len(values))
+    add_parts(_points(sums), 0, parts, channels, SHARED * len(values))
 
 
 def insert_into_planes(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
@@ -165,25 +168,30 @@ def insert_into_planes(sums: torch.Tensor, values: torch.Tensor, weights: torch.
         row = place[corner[:, 1] + dy]
         held = torch.nonzero(row >= 0)[:, 0]
         base = ((corner[held, 2] + dz) * height + row[held]) * width + corner[held, 0] + dx
-        return base, channels[:, held] * _share(fraction[held], dz, dy, dx)
+        return base, channels[held] * _share(fraction[held], dz, dy, dx)
 
-    add_parts(sums.view(3, -1), 1, (part(*one) for one in _CORNERS), channels, SHARED * len(values))
+    add_parts(_points(sums), 0, (part(*one) for one in _CORNERS), channels, SHARED * len(values))
+
+
+def _points(sums: torch.Tensor) -> torch.Tensor:
+    """Sums (3, ...) as a view (N, 3) of the points of the grid."""
+    return sums.permute(1, 2, 3, 0).view(-1, 3)
 
 
 def _cells(sums: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, image_to_volume: torch.Tensor,
            wave_px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of every sample: the corner x, y, z of its cell (N, 3) int64, its place in there (N, 3), and what is added (3, N)."""
+    """Of every sample: the corner x, y, z of its cell (N, 3) int64, its place in there (N, 3), and what is added (N, 3)."""
     points, sign = slice_coordinates(image_to_volume, wave_px)
     limit = sums.shape[-1] - 1
     points = points.reshape(-1, 3) + points.new_tensor([0.0, limit, limit])
     corner = points.floor()
-    channels = torch.stack([values.real, values.imag * sign, weights]).reshape(3, -1)
+    channels = torch.stack([values.real, values.imag * sign, weights], dim=-1).view(-1, 3)
     return corner.to(torch.int64), points - corner, channels
 
 
 def _share(fraction: torch.Tensor, dz: int, dy: int, dx: int) -> torch.Tensor:
-    """Weights of a corner of the cells, for places (N, 3) in them."""
-    fx, fy, fz = fraction.unbind(1)
+    """Weights (N, 1) of a corner of the cells, for places (N, 3) in them."""
+    fx, fy, fz = fraction.split(1, dim=1)
     return (fz if dz else 1 - fz) * (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
 
 
