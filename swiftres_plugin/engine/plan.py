@@ -109,11 +109,8 @@ def beyond_start(fsc: Fsc, band: Band, limit: int) -> bool:
 
 
 def resting(history: tuple[IterationRecord, ...], diameter_a: float) -> bool:
-    """True when a local iteration improved nothing, and poses and classes hardly changed.
-
-    It takes two after the first searches, and one after the last, which changes little.
-    """
-    if len(history) < 3 or history[-1].exhaustive or history[-2].exhaustive and not searched_again(history):
+    """True when a local iteration improved nothing, and poses and classes hardly changed."""
+    if len(history) < 3 or history[-1].exhaustive:
         return False
     best = min(r.resolution_a for r in history[:-1])
     last = history[-1]

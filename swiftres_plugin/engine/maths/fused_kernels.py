@@ -15,6 +15,8 @@ import numpy as np
 from swiftres_plugin.engine.maths.prefetch import prefetch
 from swiftres_plugin.engine.maths.slices import PADDING
 
+CHUNK = 64  # samples whose derivatives are kept before their products are summed, which vector instructions do
+REST = 5  # row of what the model leaves, behind those of the derivatives
 AHEAD = 6  # samples: so far ahead the memory of one is asked for. Planes of a volume larger than the caches wait for it else
 UNSAFE = {"contract", "reassoc", "arcp", "nsz"}  # liberties of the compiler; a number that is none stays none
 MOST_SQUARE = 100.0  # of a matrix that may stretch: below it samples have places that are numbers
@@ -97,6 +99,12 @@ def value_and_slopes(volume, iz, iy, ix, fz, fy, fx, part):
     return near + fz * (far - near), near_x + fz * (far_x - near_x), near_y + fz * (far_y - near_y), far - near
 
 
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def along(rotation, axis, x, y, z):
+    """The component along an axis of the image of a vector in the volume."""
+    return x * rotation[0, axis] + y * rotation[1, axis] + z * rotation[2, axis]
+
+
 @numba.njit(cache=True, nogil=True, fastmath=UNSAFE)
 def scores(volume, rotation, shift_a, wave, images, ctf, noise, box_a, sums):
     """Log-likelihood of each pose into sums (B, 1)."""
@@ -130,52 +138,70 @@ def scores_and_derivatives(volume, rotation, shift_a, wave, images, ctf, noise, 
     furthest = math.sqrt((wave[:, 0] ** 2 + wave[:, 1] ** 2).max())
     along_x, along_y = np.empty((2 * top + 1, 2), np.float32), np.empty((2 * top + 1, 2), np.float32)
     turning = np.float32(2 * math.pi / box_a)
-    jr, ji = np.empty(5, np.float32), np.empty(5, np.float32)
+    real, imaginary = np.empty((REST + 1, CHUNK), np.float32), np.empty((REST + 1, CHUNK), np.float32)
     for b in range(len(rotation)):
         if not fits(rotation[b], limit, furthest):
             sums[b] = np.nan
             continue
         carriers(wave, shift_a[b], box_a, top, along_x, along_y)
-        r = rotation[b]
-        out = sums[b]
-        out[:] = 0.0
-        for k in range(len(wave)):
-            fetch_ahead(volume, r, wave, k, limit)
-            ix_wave, iy_wave = wave[k, 0], wave[k, 1]
-            kx, ky = np.float32(ix_wave), np.float32(iy_wave)
-            iz, iy, ix, fz, fy, fx, sign = cell(r, kx, ky, limit)
-            real, xr, yr, zr = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 0)
-            imaginary, xi, yi, zi = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 1)
-            # against the flipped coordinate the value's imaginary and the slope's real part change their sign
-            imaginary, scale_r, scale_i = sign * imaginary, sign * np.float32(PADDING), np.float32(PADDING)
-            first_r = scale_r * (xr * r[0, 0] + yr * r[1, 0] + zr * r[2, 0])
-            first_i = scale_i * (xi * r[0, 0] + yi * r[1, 0] + zi * r[2, 0])
-            second_r = scale_r * (xr * r[0, 1] + yr * r[1, 1] + zr * r[2, 1])
-            second_i = scale_i * (xi * r[0, 1] + yi * r[1, 1] + zi * r[2, 1])
-            third_r = scale_r * (xr * r[0, 2] + yr * r[1, 2] + zr * r[2, 2])
-            third_i = scale_i * (xi * r[0, 2] + yi * r[1, 2] + zi * r[2, 2])
-            ar, ai = along_x[ix_wave + top, 0], along_x[ix_wave + top, 1]
-            br, bi = along_y[iy_wave + top, 0], along_y[iy_wave + top, 1]
-            cr, ci = (ar * br - ai * bi) * ctf[b, k], (ar * bi + ai * br) * ctf[b, k]
-            model_r, model_i = cr * real - ci * imaginary, cr * imaginary + ci * real
-            weight = np.float32(1.0) / noise[b, k]
-            image = images[b, k]
-            rest_r, rest_i = (image.real - model_r) * weight, (image.imag - model_i) * weight
-            out[0] += weight * (model_r * (2 * image.real - model_r) + model_i * (2 * image.imag - model_i))
-            beam_r, beam_i = cr * third_r - ci * third_i, cr * third_i + ci * third_r
-            round_r, round_i = kx * second_r - ky * first_r, kx * second_i - ky * first_i
-            jr[0], ji[0] = ky * beam_r, ky * beam_i
-            jr[1], ji[1] = -kx * beam_r, -kx * beam_i
-            jr[2], ji[2] = cr * round_r - ci * round_i, cr * round_i + ci * round_r
-            jr[3], ji[3] = -turning * kx * model_i, turning * kx * model_r
-            jr[4], ji[4] = -turning * ky * model_i, turning * ky * model_r
-            place = 6
-            for i in range(5):
-                out[1 + i] += 2 * (jr[i] * rest_r + ji[i] * rest_i)
-                wr, wi = 2 * weight * jr[i], 2 * weight * ji[i]
-                for j in range(i, 5):
-                    out[place] += wr * jr[j] + wi * ji[j]
-                    place += 1
+        sums[b] = 0.0
+        for first in range(0, len(wave), CHUNK):
+            count = min(CHUNK, len(wave) - first)
+            sums[b, 0] += compare(volume, rotation[b], wave, first, count, images[b], ctf[b], noise[b], along_x, along_y, top,
+                                  turning, limit, real, imaginary)
+            add_products(real, imaginary, count, sums[b])
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def compare(volume, r, wave, first, count, image, ctf, noise, along_x, along_y, top, turning, limit, real, imaginary):
+    """Log-likelihood of some samples; what is left of each, and its derivatives over (w, t), in units of the noise, into
+    `real` and `imaginary` (6, CHUNK)."""
+    total = np.float32(0.0)
+    for c in range(count):
+        k = first + c
+        fetch_ahead(volume, r, wave, k, limit)
+        kx, ky = np.float32(wave[k, 0]), np.float32(wave[k, 1])
+        iz, iy, ix, fz, fy, fx, sign = cell(r, kx, ky, limit)
+        vr, xr, yr, zr = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 0)
+        vi, xi, yi, zi = value_and_slopes(volume, iz, iy, ix, fz, fy, fx, 1)
+        # against the flipped coordinate the value's imaginary and the slope's real part change their sign
+        vi, scale_r, scale_i = sign * vi, sign * np.float32(PADDING), np.float32(PADDING)
+        first_r, first_i = scale_r * along(r, 0, xr, yr, zr), scale_i * along(r, 0, xi, yi, zi)
+        second_r, second_i = scale_r * along(r, 1, xr, yr, zr), scale_i * along(r, 1, xi, yi, zi)
+        third_r, third_i = scale_r * along(r, 2, xr, yr, zr), scale_i * along(r, 2, xi, yi, zi)
+        ar, ai = along_x[wave[k, 0] + top, 0], along_x[wave[k, 0] + top, 1]
+        br, bi = along_y[wave[k, 1] + top, 0], along_y[wave[k, 1] + top, 1]
+        root = np.float32(1.0) / np.sqrt(noise[k])
+        strength = ctf[k] * root
+        cr, ci = (ar * br - ai * bi) * strength, (ar * bi + ai * br) * strength
+        model_r, model_i = cr * vr - ci * vi, cr * vi + ci * vr
+        image_r, image_i = image[k].real * root, image[k].imag * root
+        total += model_r * (2 * image_r - model_r) + model_i * (2 * image_i - model_i)
+        beam_r, beam_i = cr * third_r - ci * third_i, cr * third_i + ci * third_r
+        round_r, round_i = kx * second_r - ky * first_r, kx * second_i - ky * first_i
+        real[0, c], imaginary[0, c] = ky * beam_r, ky * beam_i
+        real[1, c], imaginary[1, c] = -kx * beam_r, -kx * beam_i
+        real[2, c], imaginary[2, c] = cr * round_r - ci * round_i, cr * round_i + ci * round_r
+        real[3, c], imaginary[3, c] = -turning * kx * model_i, turning * kx * model_r
+        real[4, c], imaginary[4, c] = -turning * ky * model_i, turning * ky * model_r
+        real[REST, c], imaginary[REST, c] = image_r - model_r, image_i - model_i
+    return total
+
+
+@numba.njit(cache=True, inline="always", fastmath=UNSAFE)
+def add_products(real, imaginary, count, out):
+    """Add the gradient and the upper triangle of the curvature of some samples to `out` (21,): products of the rows."""
+    place = 1 + REST
+    for i in range(REST):
+        for j in range(i, REST + 1):
+            product = np.float32(0.0)
+            for c in range(count):
+                product += real[i, c] * real[j, c] + imaginary[i, c] * imaginary[j, c]
+            if j == REST:
+                out[1 + i] += 2 * product
+            else:
+                out[place] += 2 * product
+                place += 1
 
 
 @numba.njit(cache=True, inline="always", fastmath=UNSAFE)
