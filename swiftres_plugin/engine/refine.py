@@ -20,6 +20,7 @@ from swiftres_plugin.engine.align import (
     settled,
     to_search,
 )
+from swiftres_plugin.engine.busy import watched
 from swiftres_plugin.engine.chance import trusted
 from swiftres_plugin.engine.data.maps import Accumulator, Fsc, HalfMaps, Map
 from swiftres_plugin.engine.data.particles import Particles
@@ -139,6 +140,13 @@ def planned(engine: Engine, state: RefinementState) -> IterationPlan:
 
 def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
     """One iteration: each half alone, then their meeting, class by class. Particles of neither half take no part."""
+    with watched(engine.compute) as busy:
+        after = iterated(engine, state, plan)
+    return replace(after, history=(*after.history[:-1], replace(after.history[-1], busy=busy.share)))
+
+
+def iterated(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
+    """The same, without an account of how busy it kept the devices."""
     engine.seconds.clear()
     engine.recalls.clear()
     diameter_a = diameter(engine, state)

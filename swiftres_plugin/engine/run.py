@@ -389,10 +389,11 @@ def tell(state: RefinementState, reporter: Reporter) -> None:
     turn = "" if math.isnan(last.median_turn_rad) else f", poses turned {math.degrees(last.median_turn_rad):.2f} degrees"
     recall = f", recall {last.recall:.0%} of {last.recall_particles}" if last.recall_particles else ""
     blank = f", {last.untrusted:.0%} of the images show no particle" if last.untrusted > WORTH_TELLING else ""
+    busy = "" if math.isnan(last.busy) else f" (devices {last.busy:.0%} busy)"
     kind = ("global" if last.searched == 1 else f"global for {last.searched:.0%}") if last.exhaustive else "local"
     kind += f" of {last.taken:.0%} of the particles" if last.taken < 1 else ""
     reporter.message(f"Iteration {last.number} ({kind}, to {1 / last.max_frequency:.1f} A): resolution "
-                     f"{last.resolution_a:.2f} A{turn}{recall}{blank}, {sum(last.seconds.values()):.0f} s")
+                     f"{last.resolution_a:.2f} A{turn}{recall}{blank}, {sum(last.seconds.values()):.0f} s{busy}")
     if len(state.classes) > 1:
         sizes = zip(last.class_sizes, last.class_resolution_a)
         changes = "" if math.isnan(last.class_changes) else f"; {last.class_changes:.1%} changed class"

@@ -79,7 +79,7 @@ def test_all_particles_come_in_and_are_found(followed):
     assert (len(before), len(found)) == (ALL - 10, ALL)
     errors = errors_deg(found, true)
     assert np.median(errors) < 3 and np.median(errors[FIRST:]) < 4
-    assert np.mean(errors[ALL - 10:] < 12) > 0.8  # those that came after the resume
+    assert np.mean(errors[ALL - 10:] < 12) > 0.7  # of the ten that came after the resume, at 21 A
 
 
 def test_particles_keep_their_half_and_their_place(followed):

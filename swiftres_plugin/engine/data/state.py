@@ -60,7 +60,8 @@ class IterationRecord:
     class_changes: share of particles that changed class; class_entropy: mean entropy of their posterior over the classes, 0
     to 1; recall: share of `recall_particles` whose best pose the vector search found (not a number without a search);
     taken: share of particles that took part; searched: share of these that were searched, not only refined; untrusted: share
-    of images that seem to show no particle; index: recipe of the vector search as built.
+    of images that seem to show no particle; index: recipe of the vector search as built; busy: share of the time that the
+    cores, or GPUs, could have worked.
     """
 
     number: int
@@ -81,6 +82,7 @@ class IterationRecord:
     searched: float = 0.0
     untrusted: float = 0.0
     index: str = ""
+    busy: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
