@@ -39,7 +39,7 @@ def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settin
     elif state.assignment is not None and history and not state.unaligned:
         reach = min(widest, max(3 * step, 0.5 / history[-1].max_frequency))
     return IterationPlan(
-        number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a),
+        number=state.number + 1, last_shell=state.last_shell, exhaustive=wants_search(state, settings, diameter_a, band),
         search_shell=search_shell,
         angular_step_rad=float(np.arcsin(min(0.7, STEP_OF_RESOLUTION * finest_a / diameter_a))), shift_step_a=step,
         shift_range_a=reach, share=DOUBTED if again else 1.0, own_support=state.own_support, trust=state.trust,
@@ -58,17 +58,20 @@ def since_gain(history: tuple[IterationRecord, ...]) -> tuple[IterationRecord, .
     return history[gains[-1]:] if gains else history
 
 
-def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float) -> bool:
-    """Search all orientations at first, while that improves the resolution or turns poses, and once more in the end.
+def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float, band: Band) -> bool:
+    """Search all orientations at first, while that leads to finer detail or turns poses, and once more in the end.
 
-    The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance. Where
-    that improves the resolution, it was not the last.
+    Detail past the last shell is no reason. The last search, of the particles that fit worst, gives those that the early,
+    coarse maps misplaced another chance. Where that improves the resolution, it was not the last.
     """
     history = since_gain(state.history)
     if settings.schedule.alignment == "local":
         return False
     if all(r.exhaustive for r in history):
-        gains = len(history) < FIRST_SEARCHES or history[-1].resolution_a < GAIN * history[-2].resolution_a
+        if len(history) < FIRST_SEARCHES:
+            return True
+        finer = state.last_shell > round(history[-1].max_frequency * band.box_a)
+        gains = finer and history[-1].resolution_a < GAIN * history[-2].resolution_a
         return gains or len(history) < MOST_SEARCHES and turning(history[-1], diameter_a)
     return not searched_again(history) and resting(history, diameter_a)
 

@@ -92,7 +92,7 @@ def test_searches_go_on_while_poses_turn_farther_than_they_can_be_misjudged():
 def test_the_first_searches_ask_settled_particles_too():
     """Unless most are settled."""
     sure = np.array([True, False, False])
-    plans = [planned(dataclasses.replace(state(8, tuple(record(k, 40.0 - 8 * k) for k in range(1, done + 1))), settled=sure))
+    plans = [planned(dataclasses.replace(state(18, tuple(record(k, 40.0 - 8 * k) for k in range(1, done + 1))), settled=sure))
              for done in (2, 3)]
     assert all(plan.exhaustive for plan in plans)
     assert plans[0].settled is None and np.array_equal(plans[1].settled, sure)
@@ -111,7 +111,9 @@ IDLE = tuple(record(n, 10.0, False, 0.1) for n in range(5, 8))
 
 def test_search_ends_when_it_improves_nothing():
     assert planned(state(4, SEARCHES[:1])).exhaustive
-    assert planned(state(20, (record(1, 20.0), record(2, 12.0), record(3, 9.0), record(4, 7.0)))).exhaustive
+    better = (record(1, 20.0), record(2, 12.0), record(3, 9.0), record(4, 7.0))
+    assert planned(state(30, better)).exhaustive
+    assert not planned(state(28, better)).exhaustive  # no finer than the iteration that improved it
     assert not planned(state(20, SEARCHES)).exhaustive
 
 
