@@ -57,8 +57,8 @@ class ScheduleSettings:
         minimum=1, maximum=1000)
     first_particles: int = choice(
         0, "Particles of each class, drawn by chance, that the first two iterations take where there are more than twice as "
-        "many: their maps only have to lead to the next. Should they lead nowhere, all are taken. 0 takes all at once, which was "
-        "as fast with 10,000 particles; it may pay with many times more.",
+        "many: their maps only have to lead to the next. Should they lead nowhere, all are taken. 0 takes all at once, which "
+        "was as fast with 10,000 particles; a part may pay with many times more.",
         label="Particles of the first iterations", minimum=0, advanced=True)
     maximum_resolution: float = choice(
         0.0, "Finest resolution to use for alignment; 0 goes to the Nyquist limit where the data support it.",
