@@ -10,7 +10,7 @@ import torch
 
 from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.maths.cubes import Planes, planes_of
-from swiftres_plugin.engine.maths.padded import Empty
+from swiftres_plugin.engine.maths.padded import Empty, beside, slabs
 from swiftres_plugin.engine.stages.postprocess import correlation_of
 
 HALF_TURN = np.diag([-1.0, -1.0, 1.0])  # of an image in its plane
@@ -19,9 +19,12 @@ FARTHER = 1.15  # and times as far that they must agree when one is inverted to 
 LEAST_SHELLS = 3  # by so many shells at least: chance does not reach that
 
 
-def inverted(voxels: torch.Tensor) -> torch.Tensor:
-    """A cube (n, n, n) inverted at its origin n // 2."""
-    return inverted_planes(voxels)(slice(0, len(voxels)))
+def inverted(voxels: torch.Tensor, empty: Empty | None = None) -> torch.Tensor:
+    """A cube (n, n, n) inverted at its origin n // 2; empty: makes it."""
+    planes, found = inverted_planes(voxels), beside(voxels, empty)(tuple(voxels.shape), voxels.dtype)
+    for slab in slabs(len(voxels), voxels[0].nbytes):
+        found[slab] = planes(slab)
+    return found
 
 
 def inverted_planes(voxels: torch.Tensor) -> Planes:

@@ -38,6 +38,7 @@ from swiftres_plugin.engine.data.state import RefinementState
 from swiftres_plugin.engine.engine import Cluster, Engine
 from swiftres_plugin.engine.finish import sharpen_classes
 from swiftres_plugin.engine.follow import Stream, followed, with_new
+from swiftres_plugin.engine.hand_of_start import in_hand_of_start
 from swiftres_plugin.engine.io.checkpoint import load_state, save_state, slim
 from swiftres_plugin.engine.io.files import held, written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource, check_stacks, read_map
@@ -296,6 +297,8 @@ def carried(engine: Engine, opened: Opened, output: Path, reporter: TeeReporter,
     else:  # what a kill may have kept from the top of the run
         publish(output / layout.iteration_name(state.number), state, opened, output)
     for engine, state in iterations(engine, opened, state, output):  # noqa: B020  (the generator keeps its own)
+        if state.at_rest or state.number == engine.settings.schedule.iterations:
+            state = in_hand_of_start(engine, state, opened.references)
         if len(engine.spectra) > len(opened.particles):
             opened = replace(opened, particles=engine.spectra.particles, source=MrcSource(engine.spectra.particles))
         folder = save_state(output, state, with_poses(opened.particles, state))
