@@ -12,7 +12,7 @@ from swiftres_plugin.engine.data.search import Band, Candidates, SteeredGallery
 from swiftres_plugin.engine.data.spectra import Comparison, ParticleBatch
 from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.maths.fourier import RAMP_BYTES
+from swiftres_plugin.engine.maths.fourier import RAMP_BYTES, ramps_back
 from swiftres_plugin.engine.maths.geometry import (
     PoseGrid,
     direction_grid,
@@ -163,7 +163,8 @@ def make_level(engine: Engine, volume: torch.Tensor, noise: np.ndarray, sample: 
     few = frames[:: max(1, len(frames) // BASIS_DIRECTIONS)]
     steering = find_steering(volume, few, sample.band, strength, max(1, engine.settings.search.components // 2))
     numbers, power = steering.of_references(volume, frames)
-    return Level(steering, SteeredGallery(frames, psi_rad, numbers, steering.order, power, grid.step_rad), shifts_a)
+    gallery = SteeredGallery(frames, psi_rad, numbers, steering.order, power, grid.step_rad)
+    return Level(steering, gallery, shifts_a, ramps_back(sample.band, shifts_a))
 
 
 def index_search(engine: Engine, volume: torch.Tensor, noise: np.ndarray, rows: np.ndarray,

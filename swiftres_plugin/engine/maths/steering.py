@@ -62,7 +62,7 @@ class Steering:
         return numbers, 2 * power.sum(-1) - power[..., 0]
 
     def of_particles(self, batch: ParticleBatch, noise: torch.Tensor, ramp: torch.Tensor) -> torch.Tensor:
-        """(B, M, J) numbers q of particles moved by `ramp` (B, M, L), with noise power (B, L).
+        """(B, M, J) numbers q of particles moved by `ramp` (B or 1, M, L), with noise power (B, L).
 
         The likelihood of a reference a, but for its power, is the sum of Re(conj(q) a).
         """

@@ -5,7 +5,7 @@ twice the resolution, and so on. Only the directions of a gallery are kept: its 
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,23 +29,23 @@ PARTS = DIRECTION_PARTS * TURN_PARTS * SHIFT_PARTS
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Level:
-    """A grid of poses, and how images are compared with references there; shifts_a: (S, 2)."""
+    """A grid of poses, and how images are compared with references there; shifts_a: (S, 2); ramps: (S, L) of these."""
 
     steering: Steering
     gallery: SteeredGallery
     shifts_a: torch.Tensor
+    ramps: torch.Tensor
 
     def to(self, device: torch.device) -> Level:
-        return Level(self.steering.to(device), self.gallery.to(device), self.shifts_a.to(device))
+        return Level(self.steering.to(device), self.gallery.to(device), self.shifts_a.to(device), self.ramps.to(device))
 
     def asked(self, batch: ParticleBatch, noise: torch.Tensor, centre_a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (B, S, J) complex, and what the power of each direction's references takes off their scores (B, G)."""
         few = batch.up_to(self.steering.band.last_shell)
         power = noise[:, :len(few.band)]
-        moves = centre_a[:, None] + self.shifts_a[None]
-        ramp = ramps_back(few.band, moves)
         taken = self.steering.power_of_particles(few, power) @ self.gallery.power.T
-        return self.steering.of_particles(few, power, ramp), taken
+        placed = replace(few, images=few.images * ramps_back(few.band, centre_a))
+        return self.steering.of_particles(placed, power, self.ramps[None]), taken
 
     def query_bytes(self) -> int:
         """Working memory of a particle's queries."""
