@@ -18,7 +18,8 @@ FINER_AGAIN = 0.75  # finest resolution of that search, in units of the first on
 COARSEST_SEARCH_A = 20.0  # a search ends no coarser than this, where the map reaches it
 FIRST_SEARCHES = 3  # iterations that search all orientations whatever they gain, for all particles,
 MOST_SEARCHES = 8  # and how many do while poses still turn
-TURNING = 2.0  # by more than this share of the angle that the resolution can tell apart: they do not stand where they belong
+TURNING = 2.0  # by more than this share of the angle that the resolution can tell apart: they do not stand where they belong,
+STIRRING = 0.5  # or by this share where a search improves the resolution though it is not finer than the one before
 
 
 def plan_iteration(state: RefinementState, band: Band, diameter_a: float, settings: RefineSettings,
@@ -61,7 +62,7 @@ def since_gain(history: tuple[IterationRecord, ...]) -> tuple[IterationRecord, .
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float, band: Band) -> bool:
     """Search all orientations at first, while that leads to finer detail or turns poses, and once more in the end.
 
-    Detail past the last shell is no reason. The last search, of the particles that fit worst, gives those that the early,
+    The last search, of the particles that fit worst, gives those that the early,
     coarse maps misplaced another chance. Where that improves the resolution, it was not the last.
     """
     history = since_gain(state.history)
@@ -70,15 +71,15 @@ def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: f
     if all(r.exhaustive for r in history):
         if len(history) < FIRST_SEARCHES:
             return True
-        finer = state.last_shell > round(history[-1].max_frequency * band.box_a)
-        gains = finer and history[-1].resolution_a < GAIN * history[-2].resolution_a
-        return gains or len(history) < MOST_SEARCHES and turning(history[-1], diameter_a)
+        leads = state.last_shell > round(history[-1].max_frequency * band.box_a) or turning(history[-1], diameter_a, STIRRING)
+        gains = leads and history[-1].resolution_a < GAIN * history[-2].resolution_a
+        return gains or len(history) < MOST_SEARCHES and turning(history[-1], diameter_a, TURNING)
     return not searched_again(history) and resting(history, diameter_a)
 
 
-def turning(last: IterationRecord, diameter_a: float) -> bool:
-    """Whether an iteration turned poses farther than they can be misjudged at its resolution."""
-    return bool(last.median_turn_rad > TURNING * last.resolution_a / diameter_a)
+def turning(last: IterationRecord, diameter_a: float, share: float) -> bool:
+    """Whether an iteration turned poses by more than a share of the angle that its resolution can tell apart."""
+    return bool(last.median_turn_rad > share * last.resolution_a / diameter_a)
 
 
 def searched_again(history: tuple[IterationRecord, ...]) -> bool:

@@ -111,9 +111,10 @@ IDLE = tuple(record(n, 10.0, False, 0.1) for n in range(5, 8))
 
 def test_search_ends_when_it_improves_nothing():
     assert planned(state(4, SEARCHES[:1])).exhaustive
-    better = (record(1, 20.0), record(2, 12.0), record(3, 9.0), record(4, 7.0))
+    better = (record(1, 20.0), record(2, 12.0), record(3, 9.0), record(4, 7.0, turn_deg=1.0))
     assert planned(state(30, better)).exhaustive
-    assert not planned(state(28, better)).exhaustive  # no finer than the iteration that improved it
+    assert not planned(state(28, better)).exhaustive  # no finer than the iteration that improved it,
+    assert planned(state(28, (*better[:3], record(4, 7.0, turn_deg=2.0)))).exhaustive  # but where poses still turn
     assert not planned(state(20, SEARCHES)).exhaustive
 
 
