@@ -62,8 +62,8 @@ def since_gain(history: tuple[IterationRecord, ...]) -> tuple[IterationRecord, .
 def wants_search(state: RefinementState, settings: RefineSettings, diameter_a: float, band: Band) -> bool:
     """Search all orientations at first, while that leads to finer detail or turns poses, and once more in the end.
 
-    The last search, of the particles that fit worst, gives those that the early,
-    coarse maps misplaced another chance. Where that improves the resolution, it was not the last.
+    The last search, of the particles that fit worst, gives those that the early, coarse maps misplaced another chance. Where
+    that improves the resolution, it was not the last.
     """
     history = since_gain(state.history)
     if settings.schedule.alignment == "local":

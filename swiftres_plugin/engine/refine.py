@@ -142,7 +142,8 @@ def iterate(engine: Engine, state: RefinementState, plan: IterationPlan) -> Refi
     """One iteration: each half alone, then their meeting, class by class. Particles of neither half take no part."""
     with watched(engine.compute) as busy:
         after = iterated(engine, state, plan)
-    return replace(after, history=(*after.history[:-1], replace(after.history[-1], busy=busy.share)))
+    share = busy.share if engine.cluster is None else np.nan  # workers elsewhere are not seen from here
+    return replace(after, history=(*after.history[:-1], replace(after.history[-1], busy=share)))
 
 
 def iterated(engine: Engine, state: RefinementState, plan: IterationPlan) -> RefinementState:
