@@ -167,6 +167,12 @@ class Compute:
         finally:
             torch.set_float32_matmul_precision(before)
 
+    def beside(self, held: torch.Tensor) -> Compute:
+        """The same, with what is left of the device's memory beside an array that stays there."""
+        if held.device.type == "cpu":
+            return self
+        return replace(self, memory_bytes=self.memory_bytes - held.nbytes)
+
     def place(self, size_bytes: float) -> torch.device:
         """The device, or the processor for work of that size that cannot be cut and is too large for a GPU's memory."""
         return self.device if size_bytes < self.memory_bytes else torch.device("cpu")

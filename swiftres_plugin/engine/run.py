@@ -273,7 +273,8 @@ def carry_on(
         write_asked(opened.inputs, settings, output)
         mask = None if opened.mask is None else opened.mask.voxels
         operators = open_symmetry(settings.schedule.symmetry)
-        engine = Engine(spectra, compute, operators, settings, reporter, mask, cluster=cluster)
+        room = compute.beside(spectra.values) if cluster is None else compute
+        engine = Engine(spectra, room, operators, settings, reporter, mask, cluster=cluster)
         carried(engine, opened, output, reporter, state, began)
 
 
@@ -283,7 +284,8 @@ def images(opened: Opened, settings: RefineSettings, compute: Compute, reporter:
     """The transforms of the images: read by this process, or by the workers of a cluster."""
     if not settings.cluster.cluster:
         scratch = Path(settings.compute.scratch or output)
-        yield load_spectra(opened.source, settings.preprocess, compute, reporter, scratch), None
+        resident = not settings.stream.follow  # what comes later has to lie beside what came first
+        yield load_spectra(opened.source, settings.preprocess, compute, reporter, scratch, resident=resident), None
         return
     with clustered(opened.particles, settings, compute, reporter, output) as found:
         yield found

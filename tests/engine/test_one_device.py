@@ -26,24 +26,29 @@ from swiftres_plugin.engine.stages.preprocess import load_spectra
 EASY = {"initial_resolution": 24.0, "max_shift": 14.0, "diameter": 100.0, "iterations": 1}
 
 
-def engine_on(device: torch.device, folder: Path, *others: torch.device, count: int = 60, **settings: object) -> Engine:
+def engine_on(device: torch.device, folder: Path, *others: torch.device, count: int = 60, resident: bool = False,
+              **settings: object) -> Engine:
     """Particles of two optics groups, read by the engine itself."""
     source = particle_set(count, noise=0.3, groups=2)
     plain = replace(engine_over(None, 1, **settings), compute=Compute(device, 1, 1 << 30, others=others))
-    spectra = load_spectra(source, plain.settings.preprocess, plain.compute, plain.reporter, folder / "cache")
-    return replace(plain, spectra=spectra)
+    spectra = load_spectra(source, plain.settings.preprocess, plain.compute, plain.reporter, folder / "cache",
+                           resident=resident)
+    return replace(plain, spectra=spectra, compute=plain.compute.beside(spectra.values))
 
 
 def refined(engine: Engine) -> RefinementState:
     return list(refine(engine, start(engine, [Phantom().map()], None)))[-1]
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"recipe": "Flat"}, {"alignment": "local"}, {"symmetry": "C2", "pose_samples": 1, "auto_mask": False}])
-def test_a_refinement_stays_on_its_device(tmp_path, settings):
+@pytest.mark.parametrize("resident, settings", [
+    (True, {}), (False, {"recipe": "Flat"}), (False, {"alignment": "local"}),
+    (True, {"symmetry": "C2", "pose_samples": 1, "auto_mask": False})])
+def test_a_refinement_stays_on_its_device(tmp_path, resident, settings):
     expected = refined(engine_on(CPU, tmp_path, **{**EASY, **settings}))
     with other_device() as operations:
-        found = refined(engine_on(OTHER, tmp_path, **{**EASY, **settings}))
+        engine = engine_on(OTHER, tmp_path, resident=resident, **{**EASY, **settings})
+        assert (engine.spectra.values.device == OTHER) == resident
+        found = refined(engine)
     assert operations >= {"aten.grid_sampler_3d.default", "aten.index_add_.default", "aten._linalg_solve_ex.default"}
     (found_class,), (expected_class,) = found.classes, expected.classes
     assert found_class.references[0].device == OTHER

@@ -29,6 +29,7 @@ from swiftres_plugin.errors import InputError
 from swiftres_plugin.settings import PreprocessSettings
 
 EDGE_PX = 5.0  # width of the cosine edge of the circular mask
+RESIDENT_SHARE = 0.4  # of a GPU's memory that the transforms of a run may take for themselves
 IMAGE_BYTES = 24  # working memory per pixel
 OWN_GRID_BYTES = 120  # the same where images are transformed at frequencies between those of their grid
 PIXEL_TOLERANCE = 1e-4  # relative difference of pixel sizes that is a rounding
@@ -60,15 +61,16 @@ class GroupTransform:
 
 
 def load_spectra(source: ParticleSource, settings: PreprocessSettings, compute: Compute, reporter: Reporter,
-                 scratch: Path, defocus_a: float | None = None) -> Spectra:
+                 scratch: Path, defocus_a: float | None = None, resident: bool = False) -> Spectra:
     """Read every particle once; keep its transform in memory, or in a file in the folder `scratch` when memory is short.
 
-    defocus_a: the median of all particles of the run, where `source` holds a part of them.
+    defocus_a: the median of all particles of the run, where `source` holds a part of them; resident: keep the transforms on
+    the device that works on them, where they take less than `RESIDENT_SHARE` of its memory.
     """
     particles = source.particles
     defocus_a = typical_defocus_a(particles) if defocus_a is None else defocus_a
     band = image_band(particles.box_px, particles.pixel_size_a)
-    store = _storage((len(particles), len(band), 2), scratch, compute)
+    store = _storage((len(particles), len(band), 2), scratch, compute, resident)
     transforms = group_transforms(particles, band, settings, defocus_a)
     reporter.stage("reading particles", len(particles))
 
@@ -164,9 +166,11 @@ def _gain_and_phase(optics: Optics, common: Optics, band: Band) -> tuple[torch.T
     return torch.full_like(phase, optics.box_a / common.box_a), phase
 
 
-def _storage(shape: tuple[int, ...], scratch: Path, compute: Compute) -> torch.Tensor:
+def _storage(shape: tuple[int, ...], scratch: Path, compute: Compute, resident: bool) -> torch.Tensor:
     """An empty half-precision array in memory, or memory-mapped on disk when it would take most of what is free."""
     size = int(np.prod(shape)) * 2
+    if resident and compute.device.type != "cpu" and size < RESIDENT_SHARE * compute.memory_bytes:
+        return torch.empty(shape, dtype=torch.float16, device=compute.device)
     if size < 0.5 * min(compute.host_bytes, free_host_bytes()):
         return torch.empty(shape, dtype=torch.float16)
     return filed(shape, torch.float16, scratch)
