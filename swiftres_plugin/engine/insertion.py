@@ -19,7 +19,8 @@ from swiftres_plugin.engine.stages.noise import per_sample
 from swiftres_plugin.engine.stages.reconstruct import drawn_poses, finished, insert
 
 INSERT_BYTES = 140  # working memory per coefficient of a particle, as measured and a little more
-SUM_BYTES, WHOLE_BYTES = 12, 24  # of a point of the grid, and beside it while another device than the processor adds integers
+SUM_BYTES = 12  # of a point of the grid
+WHOLE_INSERT_BYTES, WHOLE_SUM_BYTES = 60, 24  # beside these where another device than the processor adds integers
 LEAST_SHARE = 1e-3  # weight in the map of an image that shows no particle
 
 
@@ -76,7 +77,12 @@ def fits(engine: Engine) -> bool:
 
 def grid_bytes(engine: Engine) -> int:
     """Memory of a point of the grid while batches are added to it."""
-    return SUM_BYTES if engine.device.type == "cpu" else SUM_BYTES + WHOLE_BYTES
+    return SUM_BYTES + (WHOLE_SUM_BYTES if engine.device.type != "cpu" else 0)
+
+
+def insert_bytes(place: Compute, band: Band) -> int:
+    """Working memory of a particle that is added."""
+    return len(band) * (INSERT_BYTES + (WHOLE_INSERT_BYTES if place.device.type != "cpu" else 0))
 
 
 def at_once(what: Insertion, name: str) -> Accumulator:
@@ -92,7 +98,7 @@ def at_once(what: Insertion, name: str) -> Accumulator:
         return sums
 
     size = empty_sums(last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
-    first, *others = engine.compute.gathered(summed, np.arange(len(what.rows)), len(what.band) * INSERT_BYTES, size)
+    first, *others = engine.compute.gathered(summed, np.arange(len(what.rows)), insert_bytes(engine.compute, what.band), size)
     for sums in others:
         first += sums.to(first.device)
     return finished(first.cpu(), float(len(what.rows)), turns)
@@ -119,7 +125,7 @@ def in_slabs(what: Insertion, name: str) -> Accumulator:
             sums = empty_sums(last_shell, where.device, len(planes))
             place = torch.full((height,), -1, device=where.device)
             place[torch.from_numpy(planes)] = torch.arange(len(planes), device=where.device)
-            parts = iter(where.batches(rows, len(what.band) * INSERT_BYTES))
+            parts = iter(where.batches(rows, insert_bytes(where, what.band)))
             what.batches_into(sums, where, parts, engine.operators, done, place)
             write_planes(complete_central_plane(sums).cpu(), planes, numerator, weight)
 

@@ -29,7 +29,7 @@ from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.given_poses import FOLDS, damping, map_of_folds
-from swiftres_plugin.engine.insertion import INSERT_BYTES, reconstruct_half
+from swiftres_plugin.engine.insertion import insert_bytes, reconstruct_half
 from swiftres_plugin.engine.maths.fourier import phase_ramp
 from swiftres_plugin.engine.maths.mixture import likeliest
 from swiftres_plugin.engine.maths.slices import empty_sums, extract_slices, insert_slices
@@ -200,7 +200,7 @@ def weighted_sums(engine: Engine, seen: Residuals, along: np.ndarray) -> Accumul
         return sums
 
     size = empty_sums(band.last_shell, "meta").nbytes
-    first, *others = engine.compute.gathered(summed, np.arange(len(along)), len(band) * INSERT_BYTES, size)
+    first, *others = engine.compute.gathered(summed, np.arange(len(along)), insert_bytes(engine.compute, band), size)
     return finished(sum((one.to(first.device) for one in others), first).cpu(), float(len(along)))
 
 
@@ -218,5 +218,5 @@ def coordinates(engine: Engine, seen: Residuals, maps: Sequence[torch.Tensor]) -
         precision = products(along, along) - hidden @ hidden.transpose(1, 2)
         return Coordinates(linear.double().cpu().numpy(), precision.double().cpu().numpy())
 
-    batches = engine.compute.batches(np.arange(len(seen.rotation)), len(band) * INSERT_BYTES * len(maps))
+    batches = engine.compute.batches(np.arange(len(seen.rotation)), insert_bytes(engine.compute, band) * len(maps))
     return Coordinates.joined(engine.compute.map(told, batches))
