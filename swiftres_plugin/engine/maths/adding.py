@@ -30,12 +30,17 @@ def add_parts(sums: torch.Tensor, dim: int, parts: Iterable[Part], bound: torch.
 
 
 def add_whole(sums: torch.Tensor, dim: int, parts: Iterable[Part], bound: torch.Tensor, most: int) -> torch.Tensor:
-    """The same by integers, on any device, in units in which `most` of the largest values stay below their limit."""
+    """The same by integers, on any device, in units in which `most` of the largest values stay below their limit.
+
+    Where a value is larger than its bound all sums become no numbers: integers that overflow would look like some.
+    """
     if bound.numel() == 0:
         return sums
     largest = bound.abs().amax().clamp(min=LEAST)
     unit = torch.exp2(largest.log2().ceil() + (max(most, 1) - 1).bit_length() - WHOLE_BITS)
-    whole = torch.zeros_like(sums, dtype=torch.int64)
+    whole, within = torch.zeros_like(sums, dtype=torch.int64), torch.ones_like(largest, dtype=torch.bool)
     for index, values in parts:
-        whole.index_add_(dim, index, (values / unit).round().to(torch.int64))
-    return sums.add_((whole * unit).to(sums.dtype))
+        if values.numel():
+            whole.index_add_(dim, index, (values / unit).round().to(torch.int64))
+            within &= values.abs().amax() <= 1.5 * largest
+    return sums.add_((whole * torch.where(within, unit, torch.nan)).to(sums.dtype))

@@ -48,7 +48,8 @@ def images_from(spectra: torch.Tensor, wave: torch.Tensor, box_px: int) -> torch
         return index, torch.view_as_real(spectra * (weight_y[:, down] * weight_x[:, across]))
 
     parts = (part(down, across) for down in range(WIDTH) for across in range(WIDTH))
-    add_parts(torch.view_as_real(grid), 1, parts, torch.view_as_real(spectra), WIDTH ** 2 * len(wave))
+    bound = torch.view_as_real(spectra) * (weight_x.abs().amax() * weight_y.abs().amax())
+    add_parts(torch.view_as_real(grid), 1, parts, bound, WIDTH ** 2 * len(wave))
     images = torch.fft.ifft2(grid.view(-1, size, size), norm="forward").real * (2 / box_px)
     lead = size // 2 - box_px // 2
     inner = torch.fft.fftshift(images, dim=(-2, -1))[:, lead:lead + box_px, lead:lead + box_px]

@@ -55,6 +55,12 @@ def test_nothing_adds_nothing(values):
     assert sums.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_value_beyond_its_bound_is_seen():
+    """It could overflow, and look like any other number."""
+    values = torch.tensor([1.0, 2.0, 30.0])
+    assert add_whole(torch.zeros(3), 0, [(torch.arange(3), values)], values[:2], 1).isnan().all()
+
+
 def test_what_is_no_number_is_seen():
     values = torch.tensor([1.0, torch.nan])
     assert add_whole(torch.zeros(2), 0, [(torch.arange(2), values)], values, 1).isnan().any()
