@@ -32,14 +32,17 @@ from swiftres_plugin.engine.data.state import IterationPlan, Recall
 from swiftres_plugin.engine.engine import Engine, PowerSums
 from swiftres_plugin.engine.io.mrc import MrcSource
 from swiftres_plugin.engine.maths.fourier import image_band
+from swiftres_plugin.engine.maths.symmetry import turns_of_axes
 from swiftres_plugin.engine.report import Reporter, SilentReporter
 from swiftres_plugin.engine.searching import COMPARED, evenly
 from swiftres_plugin.engine.stages.preprocess import load_spectra, typical_defocus_a
+from swiftres_plugin.engine.stages.reconstruct import finished
 from swiftres_plugin.errors import InputError, SwiftresError
 from swiftres_plugin.settings import RefineSettings
 
 BLOCKS = 24  # of a run: so many workers find something to do, and as many sums are added
-SMALLEST, LARGEST = 32, 20_000  # particles of a block
+FEW_BLOCKS = 8  # where particles are few: each has work of its own beside that of its particles
+SMALLEST, WORTH_ONE, LARGEST = 32, 200, 20_000  # particles of a block, at least, where there are many blocks, and at most
 SAMPLED = 4000  # images that the process which asks keeps for itself
 PATIENCE_S = 5.0  # between two looks at who is there
 ANSWER_S = 30.0  # for a scheduler to answer
@@ -65,14 +68,15 @@ class DaskCluster:
 
     def align_rows(self, engine: Engine, reference: torch.Tensor, noise: np.ndarray, rows: np.ndarray, anew: np.ndarray,
                    plan: IterationPlan, previous: Assignment | None, diameter_a: float, name: str) -> Assignment:
+        """One block measures the recall of the search, with as many particles as all of them would: each takes long."""
         parts = list(self._parts(rows))
         engine.reporter.stage(f"{name}: {'search and refinement' if anew.any() else 'refinement'}", len(rows))
         sample = sampled(engine, rows[anew], plan.search_shell) if anew.any() else None
         with engine.timed("search" if anew.any() else "refinement"), self._job(
-                engine, len(parts), noise=noise, reference=reference.cpu().numpy(),
-                plan=replace(plan, trust=None, settled=None), diameter_a=diameter_a, sample=sample) as path:
-            tasks = [self._task(worker.align, block, path, local, anew[at], poses_of(previous, rows[at]))
-                     for at, local, block in parts]
+                engine, noise=noise, reference=reference.cpu().numpy(), plan=replace(plan, trust=None, settled=None),
+                diameter_a=diameter_a, sample=sample) as path:
+            tasks = [self._task(worker.align, block, path, local, anew[at], poses_of(previous, rows[at]), number == 0)
+                     for number, (at, local, block) in enumerate(parts)]
             results = self._results(tasks, engine.reporter, [len(at) for at, _, _ in parts])
         engine.recalls.extend(Recall(*recall) for _, recalls in results for recall in recalls)
         order = np.argsort(np.concatenate([at for at, _, _ in parts]))
@@ -94,10 +98,11 @@ class DaskCluster:
                                None if share is None else share[at]) for at, local, block in parts]
             total = self._total(sums)
             self._results(sums, engine.reporter, [len(at) for at, _, _ in parts], fetch=False)
-            found = worker.accumulator_of(self._results([total], engine.reporter)[0])
-        if found.count != len(rows):
-            raise SwiftresError(f"{name}: {found.count:.0f} particles in the sums, expected {len(rows)}")
-        return found
+            values, count = self._results([total], engine.reporter)[0]
+            if count != len(rows):
+                raise SwiftresError(f"{name}: {count:.0f} particles in the sums, expected {len(rows)}")
+            turns, _ = turns_of_axes(engine.operators)
+            return finished(torch.from_numpy(values.copy()).permute(3, 0, 1, 2), count, turns)
 
     def _total(self, sums: Sequence[Any]) -> Any:
         while len(sums) > 1:
@@ -113,11 +118,10 @@ class DaskCluster:
                 yield places, rows[places] - first, block
 
     @contextmanager
-    def _job(self, engine: Engine, parts: int = 1, **alike: Any) -> Iterator[str]:
-        """A file with what is alike for all blocks. Of the sample that measures recall each of the `parts` takes its part."""
-        search = replace(self.settings.search, recall_sample=math.ceil(self.settings.search.recall_sample / parts))
+    def _job(self, engine: Engine, **alike: Any) -> Iterator[str]:
+        """A file with what is alike for all blocks."""
         path = self.folder / f"{uuid.uuid4().hex}.npz"  # a name that no worker has looked for in vain
-        worker.write_job(path, worker.Job(replace(self.settings, search=search), engine.operators, **alike))
+        worker.write_job(path, worker.Job(self.settings, engine.operators, **alike))
         try:
             yield str(path)
         finally:
@@ -233,7 +237,7 @@ def exchange(output: Path) -> Iterator[Path]:
 
 def block_bounds(count: int) -> np.ndarray:
     """Where the blocks of so many particles begin, and the end: whatever the workers are, so that sums come out alike."""
-    blocks = max(min(BLOCKS, count // SMALLEST), math.ceil(count / LARGEST), 1)
+    blocks = max(min(FEW_BLOCKS, count // SMALLEST), min(BLOCKS, count // WORTH_ONE), math.ceil(count / LARGEST), 1)
     return np.linspace(0, count, blocks + 1).round().astype(np.int64)
 
 

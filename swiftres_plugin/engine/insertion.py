@@ -61,12 +61,22 @@ def reconstruct_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses:
     whole = engine.spectra.band
     if engine.cluster is not None:
         return engine.cluster.reconstruct_half(engine, noise, rows, poses, name, last_shell or whole.last_shell, share)
-    band = whole.up_to(whole.last_shell if last_shell is None else last_shell)
-    normal = _normal_numbers(engine.settings.reconstruct.pose_samples, engine.spectra.particles.particle_id[rows],
-                             engine.settings.compute.seed)
-    what = Insertion(engine, noise, rows, poses, band, normal, share)
+    what = insertion_of(engine, noise, rows, poses, whole.last_shell if last_shell is None else last_shell, share)
     with engine.timed("reconstruction"):
         return at_once(what, name) if fits(engine) else in_slabs(what, name)
+
+
+def unfinished_half(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, last_shell: int,
+                    share: np.ndarray | None) -> torch.Tensor:
+    """Sums (3, 2K+1, 2K+1, K+1) on the host of a part of a half: they add to those of other parts, and are `finished` then."""
+    return summed(insertion_of(engine, noise, rows, poses, last_shell, share), turns_of_axes(engine.operators)[1])
+
+
+def insertion_of(engine: Engine, noise: np.ndarray, rows: np.ndarray, poses: Assignment, last_shell: int,
+                 share: np.ndarray | None) -> Insertion:
+    normal = _normal_numbers(engine.settings.reconstruct.pose_samples, engine.spectra.particles.particle_id[rows],
+                             engine.settings.compute.seed)
+    return Insertion(engine, noise, rows, poses, engine.spectra.band.up_to(last_shell), normal, share)
 
 
 def fits(engine: Engine) -> bool:
@@ -87,21 +97,26 @@ def insert_bytes(place: Compute, band: Band) -> int:
 
 def at_once(what: Insertion, name: str) -> Accumulator:
     """The whole grid in memory, for every worker."""
+    turns, inserted = turns_of_axes(what.engine.operators)
+    what.engine.reporter.stage(f"{name}: reconstruction", len(what.rows))
+    return finished(summed(what, inserted), float(len(what.rows)), turns)
+
+
+def summed(what: Insertion, operators: np.ndarray) -> torch.Tensor:
+    """Sums on the host of the particles at all mates by `operators`."""
     engine, last_shell = what.engine, what.engine.spectra.band.last_shell
-    turns, inserted = turns_of_axes(engine.operators)
-    engine.reporter.stage(f"{name}: reconstruction", len(what.rows))
     done = _advancing(engine)
 
-    def summed(where: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
+    def gather(where: Compute, parts: Iterator[np.ndarray]) -> torch.Tensor:
         sums = empty_sums(last_shell, where.device)
-        what.batches_into(sums, where, parts, inserted, done)
+        what.batches_into(sums, where, parts, operators, done)
         return sums
 
     size = empty_sums(last_shell, "meta").nbytes  # gigabytes for large boxes, and every worker has its own
-    first, *others = engine.compute.gathered(summed, np.arange(len(what.rows)), insert_bytes(engine.compute, what.band), size)
+    first, *others = engine.compute.gathered(gather, np.arange(len(what.rows)), insert_bytes(engine.compute, what.band), size)
     for sums in others:
         first += sums.to(first.device)
-    return finished(first.cpu(), float(len(what.rows)), turns)
+    return first.cpu()
 
 
 def in_slabs(what: Insertion, name: str) -> Accumulator:

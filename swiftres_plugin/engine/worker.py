@@ -9,7 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -20,13 +20,12 @@ import torch
 from swiftres_plugin import __version__
 from swiftres_plugin.engine.align import align_rows, image_power, unexplained_by
 from swiftres_plugin.engine.compute import Compute, open_compute
-from swiftres_plugin.engine.data.maps import Accumulator
 from swiftres_plugin.engine.data.particles import Ctf, Optics, Particles, Poses
 from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.data.spectra import Spectra
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.insertion import reconstruct_half
+from swiftres_plugin.engine.insertion import unfinished_half
 from swiftres_plugin.engine.io.files import written_atomically
 from swiftres_plugin.engine.io.mrc import MrcSource
 from swiftres_plugin.engine.maths.fourier import image_band
@@ -107,14 +106,6 @@ def assignment_of(poses: Arrays, rows: np.ndarray, count: int) -> Assignment:
     for name, values in poses.items():
         arrays[name][rows] = values
     return Assignment(**arrays)
-
-
-def sums_of(accumulator: Accumulator) -> tuple[np.ndarray, np.ndarray, float]:
-    return accumulator.numerator.numpy(), accumulator.weight.numpy(), accumulator.count
-
-
-def accumulator_of(sums: tuple[np.ndarray, np.ndarray, float]) -> Accumulator:
-    return Accumulator(torch.from_numpy(sums[0].copy()), torch.from_numpy(sums[1].copy()), sums[2])
 
 
 # -------------------------------------------------------------------------------------------------------- jobs
@@ -224,11 +215,14 @@ def power(block: Arrays, path: str, rows: np.ndarray) -> list[tuple[np.ndarray, 
         return image_power(engine, rows)
 
 
-def align(block: Arrays, path: str, rows: np.ndarray, anew: np.ndarray,
-          previous: Arrays | None) -> tuple[Arrays, list[tuple[int, int, int, str]]]:
-    """Poses of `rows` of the block, and the samples of recall. `previous`: their last poses."""
+def align(block: Arrays, path: str, rows: np.ndarray, anew: np.ndarray, previous: Arrays | None,
+          measures: bool) -> tuple[Arrays, list[tuple[int, int, int, str]]]:
+    """Poses of `rows` of the block, and samples of recall where it `measures` that. `previous`: their last poses."""
     with at_work(path, block) as (prepared, engine):
         job = prepared.job
+        if not measures:
+            search = replace(job.settings.search, recall_sample=0)
+            engine = replace(engine, settings=replace(job.settings, search=search))
         plan, noise = needed(job.plan), needed(job.noise)
         volume = prepared.volume(engine, plan.last_shell)
         searcher = prepared.searcher(volume, engine.compute) if anew.any() else None
@@ -245,13 +239,13 @@ def residual(block: Arrays, path: str, rows: np.ndarray, poses: Arrays) -> list[
 
 
 def insert(block: Arrays, path: str, rows: np.ndarray, poses: Arrays,
-           share: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sums of `rows` of the block at their `poses`, weighed by their `share`."""
+           share: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """Unfinished sums (2K+1, 2K+1, K+1, 3) of `rows` of the block at their `poses`, weighed by their `share`; their number."""
     with at_work(path, block) as (prepared, engine):
         job, found = prepared.job, assignment_of(poses, np.arange(len(rows)), len(rows))
-        return sums_of(reconstruct_half(engine, needed(job.noise), rows, found, "", job.last_shell, share))
+        sums = unfinished_half(engine, needed(job.noise), rows, found, job.last_shell, share)
+        return sums.permute(1, 2, 3, 0).numpy(), float(len(rows))
 
 
-def add(first: tuple[np.ndarray, np.ndarray, float],
-        second: tuple[np.ndarray, np.ndarray, float]) -> tuple[np.ndarray, np.ndarray, float]:
-    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
+def add(first: tuple[np.ndarray, float], second: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
+    return first[0] + second[0], first[1] + second[1]

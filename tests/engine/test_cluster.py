@@ -16,6 +16,7 @@ from swiftres_plugin.engine import worker
 from swiftres_plugin.engine.cli.main import main
 from swiftres_plugin.engine.cluster import (
     BLOCKS,
+    FEW_BLOCKS,
     LARGEST,
     block_bounds,
     check_cluster,
@@ -175,7 +176,8 @@ def test_a_worker_of_another_version_is_named(tmp_path, monkeypatch):
 def test_blocks_hold_every_particle(count):
     bounds = block_bounds(count)
     assert bounds[0] == 0 and bounds[-1] == count and (np.diff(bounds) > 0).all()
-    assert np.diff(bounds).max() <= max(LARGEST, count / BLOCKS + 1)
+    assert np.diff(bounds).max() <= max(LARGEST, count / FEW_BLOCKS + 1)
+    assert len(bounds) - 1 <= BLOCKS or np.diff(bounds).max() > LARGEST / 2
 
 
 def test_rows_are_read_when_they_are_asked_for():
