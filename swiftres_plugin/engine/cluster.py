@@ -46,6 +46,8 @@ SMALLEST, WORTH_ONE, LARGEST = 32, 200, 20_000  # particles of a block, at least
 SAMPLED = 4000  # images that the process which asks keeps for itself
 PATIENCE_S = 5.0  # between two looks at who is there
 ANSWER_S = 30.0  # for a scheduler to answer
+# Of the C library: dask has workers give memory back after every batch, and ask for it again page by page
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 KILLS = 20  # workers that may be lost in the middle of one task before it is held to be its fault
 SLURM_OPTIONS = {"queue": str, "account": str, "cores": int, "memory": str, "walltime": str}
 PLACES = "local:N, slurm:N[,queue=...,account=...,cores=...,memory=...,walltime=...], HOST:PORT or a scheduler file (.json)"
@@ -289,7 +291,9 @@ def connected(place: str, settings: RefineSettings, folder: Path) -> Iterator[An
     import dask
     from distributed import Client
     kind, _, text = place.partition(":")
-    with dask.config.set({"distributed.scheduler.allowed-failures": KILLS}), ExitStack() as opened:
+    chosen = {"distributed.scheduler.allowed-failures": KILLS,
+              **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MEMORY.items()}}
+    with dask.config.set(chosen), ExitStack() as opened:
         try:
             if kind == "local":
                 where: Any = opened.enter_context(local_workers(int(text), settings, folder))
