@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.compute import Compute
-from swiftres_plugin.engine.data.search import Assignment, Candidates
+from swiftres_plugin.engine.data.search import NEVER, Assignment, Candidates
 from swiftres_plugin.engine.data.spectra import ParticleBatch
 from swiftres_plugin.engine.data.state import IterationPlan
 from swiftres_plugin.engine.engine import Engine, PowerSums
@@ -32,8 +32,6 @@ WORTH_ASKING = 0.02  # and the others where more than this share of them turns a
 LEAST_TRUST = 0.05  # probability to show the particle below which an image is not searched again
 SURVIVORS = 20.0  # candidates whose log-likelihood is farther below the best are not refined further,
 OFF_PEAK = 0.1  # unless they reach nine tenths of the best: strong particles lose as much between two grid points
-
-NEVER = -np.inf  # log-likelihood of a particle that was not aligned yet
 
 
 def never_aligned(count: int) -> Assignment:
@@ -222,7 +220,7 @@ def to_search(engine: Engine, rows: np.ndarray, plan: IterationPlan, previous: A
     if previous is None:
         return np.full(len(rows), plan.exhaustive)
     if not plan.exhaustive:
-        return previous.log_likelihood[rows] == NEVER
+        return ~previous.aligned[rows]
     if plan.share < 1:
         return worst_fitting(engine, rows, plan, previous)
     return np.ones(len(rows), dtype=bool) if plan.settled is None else ~plan.settled[rows]
@@ -258,7 +256,7 @@ def settled(before: Assignment, after: Assignment, operators: np.ndarray, reach_
     """(N,) whether a search is sure of each particle, and left it in its class and near where it stood, if anywhere."""
     turn = closest_mates(after.image_to_volume, before.image_to_volume, operators)[1]
     stood = (turn < reach_rad) & (after.class_id == before.class_id)
-    return (after.max_probability > SURE) & (stood | (before.log_likelihood == NEVER))
+    return (after.max_probability > SURE) & (stood | ~before.aligned)
 
 
 def searched_candidates(engine: Engine, volume: torch.Tensor, searcher: Searcher, noise: np.ndarray, rows: np.ndarray,

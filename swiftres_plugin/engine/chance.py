@@ -74,8 +74,7 @@ class Chance:
         """An engine over images of noise with the optics of `rows`, and what their alignment finds."""
         settings = self.engine.settings
         blank = noise_images(self.engine.spectra, rows, noise, settings.preprocess, settings.compute.seed + self.h)
-        unmeasured = replace(settings, search=replace(settings.search, recall_sample=0))
-        aside = replace(self.engine.silent(), spectra=blank, cluster=None, settings=unmeasured)
+        aside = replace(self.engine.silent().unmeasured(), spectra=blank, cluster=None)
         return aside, align_classes(aside, self.references, self.state.noise[self.h], np.arange(len(rows)), self.plan, None,
                                     self.diameter_a, "")
 

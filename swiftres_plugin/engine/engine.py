@@ -79,6 +79,10 @@ class Engine:
         """The same run for work on the side: it reports nothing and keeps its own accounts."""
         return replace(self, reporter=SilentReporter(), seconds={}, recalls=[])
 
+    def unmeasured(self) -> Engine:
+        """The same run, whose searches measure no recall."""
+        return replace(self, settings=replace(self.settings, search=replace(self.settings.search, recall_sample=0)))
+
     def batch(self, rows: np.ndarray, band: Band) -> ParticleBatch:
         return make_batch(self.spectra, rows, band, self.device)
 

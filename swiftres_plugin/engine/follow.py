@@ -23,7 +23,7 @@ from swiftres_plugin.errors import InputError, StateError
 from swiftres_plugin.settings import StreamSettings
 
 LOOK_S = 2.0  # between two looks at the file where there is nothing else to do
-WIDEST = 0.15  # of the box: how far from its middle a new particle is searched
+WIDEST = 0.15  # of the box: how far from the middle the last search looks
 
 Load = Callable[[Particles], Spectra]
 

@@ -14,7 +14,7 @@ import torch
 from swiftres_plugin.engine.data.maps import HalfMaps, Map
 from swiftres_plugin.engine.data.state import ClassState, RefinementState
 from swiftres_plugin.engine.engine import Engine
-from swiftres_plugin.engine.hands import inverted, inverted_planes, inverted_rotations
+from swiftres_plugin.engine.hands import inverted, inverted_planes, with_inverted
 from swiftres_plugin.engine.maths.fourier import filter_shells, low_pass_gain
 from swiftres_plugin.engine.maths.padded import Empty, slabs
 
@@ -36,9 +36,8 @@ def in_hand_of_start(engine: Engine, state: RefinementState, starts: Sequence[Ma
                             "inverted, poses and maps.")
     empty = engine.storage.makes
     classes = tuple(inverted_class(one, empty) if number in chosen else one for number, one in enumerate(state.classes))
-    rotation, rows = state.assignment.image_to_volume.copy(), np.isin(state.assignment.class_id, chosen)
-    rotation[rows] = inverted_rotations(rotation[rows])
-    return replace(state, classes=classes, assignment=replace(state.assignment, image_to_volume=rotation))
+    return replace(state, classes=classes,
+                   assignment=with_inverted(state.assignment, np.isin(state.assignment.class_id, chosen)))
 
 
 def begun_inverted(engine: Engine, start: Map, halves: HalfMaps) -> bool:

@@ -5,10 +5,13 @@ the complex conjugate.
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from swiftres_plugin.engine.data.maps import Accumulator
+from swiftres_plugin.engine.data.search import Assignment
 from swiftres_plugin.engine.maths.cubes import Planes, planes_of
 from swiftres_plugin.engine.maths.padded import Empty, beside, slabs
 from swiftres_plugin.engine.stages.postprocess import correlation_of
@@ -47,6 +50,12 @@ def inverted_sums(sums: Accumulator) -> Accumulator:
 def inverted_rotations(image_to_volume: np.ndarray) -> np.ndarray:
     """The orientations (..., 3, 3) at which the inverted map has the same projections, with the same shifts."""
     return image_to_volume @ HALF_TURN
+
+
+def with_inverted(assignment: Assignment, chosen: np.ndarray) -> Assignment:
+    """The poses, with those of the `chosen` particles (N,) in the inverted map."""
+    rotation = np.where(chosen[:, None, None], inverted_rotations(assignment.image_to_volume), assignment.image_to_volume)
+    return replace(assignment, image_to_volume=rotation)
 
 
 def last_agreed(first: Planes, second: Planes, box_px: int, empty: Empty | None = None) -> int:

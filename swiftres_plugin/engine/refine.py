@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from swiftres_plugin.engine.align import (
-    NEVER,
     RESIDUAL_BYTES,
     align_classes,
     given_candidates,
@@ -38,7 +37,7 @@ from swiftres_plugin.engine.divide import (
 from swiftres_plugin.engine.early import early_state, leads
 from swiftres_plugin.engine.engine import Engine
 from swiftres_plugin.engine.grey_scale import starting_scale
-from swiftres_plugin.engine.hands import are_opposite, inverted_rotations, inverted_sums
+from swiftres_plugin.engine.hands import are_opposite, inverted_sums, with_inverted
 from swiftres_plugin.engine.insertion import reconstruct_half
 from swiftres_plugin.engine.maths.aberrations import shift_of_particle
 from swiftres_plugin.engine.maths.cubes import mapped
@@ -238,7 +237,7 @@ def align_and_weigh(engine: Engine, state: RefinementState, h: int, plan: Iterat
 
 def by_row(half: np.ndarray, parts: list[Assignment]) -> Assignment:
     """The halves' results in the order of the particles; those of neither half were never aligned."""
-    out = np.flatnonzero((half != 0) & (half != 1))
+    out = np.flatnonzero(half < 0)
     order = np.argsort(np.concatenate([*(np.flatnonzero(half == h) for h in (0, 1)), out]))
     return Assignment.joined([*parts, never_aligned(len(out))]).take(order)
 
@@ -274,10 +273,7 @@ def in_one_hand(assignment: Assignment, half: np.ndarray, classes: Sequence[int]
     """The poses with those of the second half of the other hand in these classes."""
     if not classes:
         return assignment
-    rows = np.flatnonzero((half == 1) & np.isin(assignment.class_id, classes))
-    rotation = assignment.image_to_volume.copy()
-    rotation[rows] = inverted_rotations(rotation[rows])
-    return replace(assignment, image_to_volume=rotation)
+    return with_inverted(assignment, (half == 1) & np.isin(assignment.class_id, classes))
 
 
 def left_as_it_was(engine: Engine, now: ClassState, diameter_a: float) -> ClassState:
@@ -344,9 +340,9 @@ def figures(engine: Engine, plan: IterationPlan, state: RefinementState, after: 
             classes: tuple[ClassState, ...], shares: np.ndarray | None) -> IterationRecord:
     """The record of an iteration that led from `state` to `after`, `classes` and `shares`."""
     before, turn, move, changes = state.assignment, np.nan, np.nan, np.nan
-    aligned = after.log_likelihood != NEVER
+    aligned = after.aligned
     if before is not None:
-        known = np.flatnonzero(aligned & (before.log_likelihood != NEVER))
+        known = np.flatnonzero(aligned & before.aligned)
         now, then = after.take(known), before.take(known)
         turn = float(np.median(closest_mates(now.image_to_volume, then.image_to_volume, engine.operators)[1]))
         move = float(np.median(np.linalg.norm(now.shift_a - then.shift_a, axis=1)))

@@ -19,7 +19,6 @@ import torch
 
 import swiftres_plugin
 from swiftres_plugin import layout
-from swiftres_plugin.engine.align import NEVER
 from swiftres_plugin.engine.checks import (
     check_different,
     check_mask,
@@ -366,7 +365,7 @@ def with_poses(particles: Particles, state: RefinementState) -> Particles:
         return particles
     done = with_results(particles, state.assignment)
     scores = done.scores if state.trust is None else {**done.scores, "trust": state.trust}
-    return replace(done, half=state.half, scores=scores).take(np.flatnonzero(state.assignment.log_likelihood != NEVER))
+    return replace(done, half=state.half, scores=scores).take(np.flatnonzero(state.assignment.aligned))
 
 
 def with_results(particles: Particles, found: Assignment) -> Particles:

@@ -9,7 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -221,8 +221,7 @@ def align(block: Arrays, path: str, rows: np.ndarray, anew: np.ndarray, previous
     with at_work(path, block) as (prepared, engine):
         job = prepared.job
         if not measures:
-            search = replace(job.settings.search, recall_sample=0)
-            engine = replace(engine, settings=replace(job.settings, search=search))
+            engine = engine.unmeasured()
         plan, noise = needed(job.plan), needed(job.noise)
         volume = prepared.volume(engine, plan.last_shell)
         searcher = prepared.searcher(volume, engine.compute) if anew.any() else None

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+NEVER = -np.inf  # log-likelihood of a particle that was not aligned yet
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Band:
@@ -167,6 +169,12 @@ class Assignment:
     max_probability: np.ndarray
     covariance: np.ndarray
     class_id: np.ndarray
+
+    @property
+    def aligned(self) -> np.ndarray:
+        """(N,) whether a search has seen each particle."""
+        found: np.ndarray = self.log_likelihood != NEVER
+        return found
 
     @property
     def angle_spread_rad(self) -> np.ndarray:

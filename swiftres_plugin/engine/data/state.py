@@ -135,4 +135,4 @@ class RefinementState:
     @property
     def unaligned(self) -> bool:
         """Whether particles of the halves were left out of the iterations before, or came since."""
-        return self.assignment is not None and bool(np.isneginf(self.assignment.log_likelihood[self.half >= 0]).any())
+        return self.assignment is not None and not self.assignment.aligned[self.half >= 0].all()
